@@ -1,0 +1,110 @@
+// What the binding files share: conversions between numpy arrays and the core, and one function per bound
+// class. Arrays are converted and checked first, then the GIL is released for the work.
+#pragma once
+
+#include <pybind11/functional.h>
+#include <pybind11/numpy.h>
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include "optimise/training.h"
+
+namespace bptt::bind {
+
+namespace py = pybind11;
+
+/// Any real array; other number types are converted.
+template <class S>
+using Array = py::array_t<S, py::array::forcecast>;
+
+/// "Weights" and 32 or 64, the number of bits.
+template <class S>
+std::string named(const char* name) {
+  return name + std::to_string(8 * sizeof(S));
+}
+
+inline std::string shape_of(const py::array& array) {
+  return py::str(array.attr("shape")).cast<std::string>();
+}
+
+/// A (features, batch) array, whatever its strides.
+template <class S>
+Matrix<S> matrix(const Array<S>& array) {
+  if (array.ndim() != 2)
+    throw ShapeError("expected an array (features, batch), got shape " + shape_of(array));
+  const auto view = array.template unchecked<2>();
+  Matrix<S> copy(view.shape(0), view.shape(1));
+  for (Index b = 0; b < copy.cols(); ++b)
+    for (Index f = 0; f < copy.rows(); ++f) copy(f, b) = view(f, b);
+  return copy;
+}
+
+/// A (features, batch) array written into a place of that shape.
+template <class S, class M>
+void assign(M&& place, const Array<S>& array, const std::string& what) {
+  const Shape shape{place.rows(), place.cols()};
+  if (array.ndim() != 2 || array.shape(0) != shape.features || array.shape(1) != shape.batch)
+    throw ShapeError(what + " has shape " + to_string(shape) + ", got an array of shape " + shape_of(array));
+  place = matrix(array);
+}
+
+/// A (time, features, batch) array as the core walks it; it must outlive the sequence.
+template <class S>
+Sequence<S> sequence(const Array<S>& array, Shape shape) {
+  if (array.ndim() != 3 || array.shape(1) != shape.features || array.shape(2) != shape.batch ||
+      array.shape(0) < 1)
+    throw ShapeError("expected an array (time, " + std::to_string(shape.features) + ", " +
+                     std::to_string(shape.batch) + "), got shape " + shape_of(array));
+  constexpr Index bytes = sizeof(S);
+  return {array.data(),
+          array.shape(0),
+          shape,
+          array.strides(0) / bytes,
+          array.strides(1) / bytes,
+          array.strides(2) / bytes};
+}
+
+/// An uninitialised (time, features, batch) array in the core's layout: features fastest.
+template <class S>
+py::array_t<S> window(Index frames, Shape shape) {
+  constexpr Index bytes = sizeof(S);
+  return py::array_t<S>({frames, shape.features, shape.batch},
+                        {bytes * shape.size(), bytes, bytes * shape.features});
+}
+
+/// A copy as (features, batch).
+template <class S, class M>
+py::array_t<S> to_numpy(const M& values) {
+  py::array_t<S> array({values.rows(), values.cols()}, {Index{sizeof(S)}, Index{sizeof(S)} * values.rows()});
+  Eigen::Map<Matrix<S>>(array.mutable_data(), values.rows(), values.cols()) = values;
+  return array;
+}
+
+/// All frames of a value as (time, features, batch), a constant at each of them; a window value as (features,
+/// batch).
+template <class S>
+py::array_t<S> to_numpy(const Tensor<S>& tensor, Index frames) {
+  if (tensor.extent == Extent::Window) return to_numpy<S>(tensor.values(0));
+  py::array_t<S> array = window<S>(frames, tensor.shape);
+  Tensor<S> copy{array.mutable_data(), nullptr, tensor.shape, Extent::Frame, tensor.shape.features};
+  for (Index t = 0; t < frames; ++t) copy.values(t) = tensor.values(t);
+  return array;
+}
+
+/// Called between windows: now and then looks whether the user wants to stop.
+std::function<void()> signal_check();
+
+void bind_operations(py::module_&);
+void bind_graph(py::module_&);
+template <class S>
+void bind_weights(py::module_&);
+template <class S>
+void bind_state(py::module_&);
+template <class S>
+void bind_program(py::module_&);
+template <class S>
+void bind_training(py::module_&);
+template <class S>
+void bind_stepper(py::module_&);
+
+}  // namespace bptt::bind

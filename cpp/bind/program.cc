@@ -1,0 +1,66 @@
+#include "bind/bind.h"
+
+namespace bptt::bind {
+
+template <class S>
+void bind_program(py::module_& m) {
+  using P = Program<S>;
+  py::class_<P>(m, named<S>("Program").c_str(), "A frame unrolled over a window.")
+      .def(py::init([](const Graph& graph, Weights<S>& weights, Index frames,
+                       const std::vector<Value>& fetches, std::optional<Value> loss,
+                       const std::vector<Value>& wrt, std::uint64_t seed) {
+             return std::make_unique<P>(graph, weights,
+                                        Request{frames, fetches, loss.value_or(-1), wrt, seed});
+           }),
+           py::arg("graph"), py::arg("weights"), py::arg("frames"), py::arg("fetches"),
+           py::arg("loss") = std::nullopt, py::arg("wrt") = std::vector<Value>{}, py::arg("seed") = 0,
+           py::keep_alive<1, 3>())
+      .def_property_readonly("placeholders", &P::placeholders)
+      .def_property_readonly("pasts", &P::pasts)
+      .def_property_readonly("frames", &P::frames)
+      .def_property_readonly("memory", &P::memory)
+      .def_property_readonly("stages", &P::stages)
+      .def(
+          "feed",
+          [](P& p, Value placeholder, const Array<S>& array) {
+            const Tensor<S>& tensor = p.tensor(placeholder);
+            const Sequence<S> frames = sequence(array, tensor.shape);
+            if (frames.frames != p.frames())
+              throw ShapeError("expected " + std::to_string(p.frames()) + " frames, got an array of shape " +
+                               shape_of(array));
+            frames.copy(0, p.frames(), tensor.value);
+          },
+          py::arg("placeholder"), py::arg("array"))
+      .def(
+          "set_past",
+          [](P& p, const std::string& name, const Array<S>& array) {
+            assign(p.first(name), array, "the state '" + name + "'");
+          },
+          py::arg("name"), py::arg("array"))
+      .def("forward", &P::forward, py::arg("frame"), py::call_guard<py::gil_scoped_release>())
+      .def("backward", &P::backward, py::call_guard<py::gil_scoped_release>())
+      .def(
+          "value", [](const P& p, Value v) { return to_numpy(p.tensor(v), p.frames()); }, py::arg("value"))
+      .def(
+          "last", [](const P& p, const std::string& name) { return to_numpy<S>(p.last(name)); },
+          py::arg("name"))
+      .def(
+          "gradient",
+          [](const P& p, Value v) {
+            Tensor<S> gradient = p.tensor(v);
+            if (!gradient.gradient) {  // the loss does not depend on it
+              py::array_t<S> none = window<S>(p.frames(), gradient.shape);
+              std::fill_n(none.mutable_data(), none.size(), S(0));
+              return none;
+            }
+            gradient.value = gradient.gradient;
+            return to_numpy(gradient, p.frames());
+          },
+          py::arg("value"),
+          "(time, features, batch); for a past value frame 0 is that of the state that came in.");
+}
+
+template void bind_program<float>(py::module_&);
+template void bind_program<double>(py::module_&);
+
+}  // namespace bptt::bind

@@ -1,0 +1,36 @@
+#include "bind/bind.h"
+
+namespace bptt::bind {
+
+template <class S>
+void bind_state(py::module_& m) {
+  py::class_<State<S>>(m, named<S>("State").c_str(), "The recurrent state of one mode.")
+      .def(py::init([](const std::map<std::string, std::pair<Index, Index>>& shapes) {
+             std::map<std::string, Shape> converted;
+             for (const auto& [name, shape] : shapes) converted[name] = {shape.first, shape.second};
+             return State<S>(converted);
+           }),
+           py::arg("shapes"))
+      .def_property_readonly("names", &State<S>::names)
+      .def(
+          "shape",
+          [](const State<S>& s, const std::string& name) {
+            return std::pair(s.at(name).rows(), s.at(name).cols());
+          },
+          py::arg("name"))
+      .def(
+          "get", [](const State<S>& s, const std::string& name) { return to_numpy<S>(s.at(name)); },
+          py::arg("name"))
+      .def(
+          "set",
+          [](State<S>& s, const std::string& name, const Array<S>& array) {
+            assign(s.at(name), array, "the state '" + name + "'");
+          },
+          py::arg("name"), py::arg("array"))
+      .def_readwrite("frame", &State<S>::frame);
+}
+
+template void bind_state<float>(py::module_&);
+template void bind_state<double>(py::module_&);
+
+}  // namespace bptt::bind

@@ -1,0 +1,236 @@
+// Element-wise operations: one row each, the value and, beside it, its derivative.
+//
+// Every rule is written over Eigen array expressions. `y` is the value already computed, for derivatives that
+// are cheaper in it. Binary rules follow numpy's broadcasting over (features, batch), and constants spread
+// over time.
+#include "ops/walk.h"
+
+namespace bptt {
+namespace {
+
+template <class X>
+using ScalarOf = typename std::decay_t<X>::Scalar;
+
+template <class S>
+using NumberRow = Eigen::Array<S, Eigen::Dynamic, 1>;
+
+// clang-format off
+
+struct Negative { static constexpr auto name = "negative";
+  static auto value(const auto& x) { return -x; }
+  static auto slope(const auto& x, const auto&) { using S = ScalarOf<decltype(x)>; return NumberRow<S>::Constant(x.size(), S(-1)); } };
+struct Tanh { static constexpr auto name = "tanh";
+  static auto value(const auto& x) { return x.tanh(); }
+  static auto slope(const auto&, const auto& y) { return ScalarOf<decltype(y)>(1) - y.square(); } };
+struct Sigmoid { static constexpr auto name = "sigmoid";
+  static auto value(const auto& x) { return x.logistic(); }
+  static auto slope(const auto&, const auto& y) { return y * (ScalarOf<decltype(y)>(1) - y); } };
+struct Relu { static constexpr auto name = "relu";  // the derivative at 0 is taken to be 0
+  static auto value(const auto& x) { return x.template max<Eigen::PropagateNaN>(ScalarOf<decltype(x)>(0)); }
+  static auto slope(const auto& x, const auto&) { using S = ScalarOf<decltype(x)>; return (x > S(0)).template cast<S>(); } };
+struct Exp { static constexpr auto name = "exp";
+  static auto value(const auto& x) { return x.exp(); }
+  static auto slope(const auto&, const auto& y) { return y; } };
+struct Log { static constexpr auto name = "log"; static constexpr double low = 0.2, high = 2;
+  static auto value(const auto& x) { return x.log(); }
+  static auto slope(const auto& x, const auto&) { return x.inverse(); } };
+struct Sqrt { static constexpr auto name = "sqrt"; static constexpr double low = 0.2, high = 2;
+  static auto value(const auto& x) { return x.sqrt(); }
+  static auto slope(const auto&, const auto& y) { return ScalarOf<decltype(y)>(0.5) / y; } };
+struct Square { static constexpr auto name = "square";
+  static auto value(const auto& x) { return x.square(); }
+  static auto slope(const auto& x, const auto&) { return ScalarOf<decltype(x)>(2) * x; } };
+struct Abs { static constexpr auto name = "abs";  // the derivative at 0 is taken to be 0
+  static auto value(const auto& x) { return x.abs(); }
+  static auto slope(const auto& x, const auto&) { return x.sign(); } };
+struct StopGradient { static constexpr auto name = "stop_gradient"; static constexpr bool differentiable = false;
+  static auto value(const auto& x) { return x; }
+  static auto slope(const auto& x, const auto&) { using S = ScalarOf<decltype(x)>; return NumberRow<S>::Constant(x.size(), S(0)); } };
+
+struct Add { static constexpr auto name = "add";
+  static auto value(const auto& a, const auto& b) { return a + b; }
+  static auto slope_a(const auto& a, const auto&, const auto&) { using S = ScalarOf<decltype(a)>; return NumberRow<S>::Constant(a.size(), S(1)); }
+  static auto slope_b(const auto& a, const auto&, const auto&) { using S = ScalarOf<decltype(a)>; return NumberRow<S>::Constant(a.size(), S(1)); } };
+struct Subtract { static constexpr auto name = "subtract";
+  static auto value(const auto& a, const auto& b) { return a - b; }
+  static auto slope_a(const auto& a, const auto&, const auto&) { using S = ScalarOf<decltype(a)>; return NumberRow<S>::Constant(a.size(), S(1)); }
+  static auto slope_b(const auto& a, const auto&, const auto&) { using S = ScalarOf<decltype(a)>; return NumberRow<S>::Constant(a.size(), S(-1)); } };
+struct Multiply { static constexpr auto name = "multiply";
+  static auto value(const auto& a, const auto& b) { return a * b; }
+  static auto slope_a(const auto&, const auto& b, const auto&) { return b; }
+  static auto slope_b(const auto& a, const auto&, const auto&) { return a; } };
+struct Divide { static constexpr auto name = "divide"; static constexpr double low = 0.5, high = 2;
+  static auto value(const auto& a, const auto& b) { return a / b; }
+  static auto slope_a(const auto&, const auto& b, const auto&) { return b.inverse(); }
+  static auto slope_b(const auto&, const auto& b, const auto& y) { return -y / b; } };
+struct Maximum { static constexpr auto name = "maximum";  // at a tie the gradient goes to the first operand
+  static auto value(const auto& a, const auto& b) { return a.template max<Eigen::PropagateNaN>(b); }
+  static auto slope_a(const auto& a, const auto& b, const auto&) { return (a >= b).template cast<ScalarOf<decltype(a)>>(); }
+  static auto slope_b(const auto& a, const auto& b, const auto&) { return (a < b).template cast<ScalarOf<decltype(a)>>(); } };
+struct Minimum { static constexpr auto name = "minimum";  // at a tie the gradient goes to the first operand
+  static auto value(const auto& a, const auto& b) { return a.template min<Eigen::PropagateNaN>(b); }
+  static auto slope_a(const auto& a, const auto& b, const auto&) { return (a <= b).template cast<ScalarOf<decltype(a)>>(); }
+  static auto slope_b(const auto& a, const auto& b, const auto&) { return (a > b).template cast<ScalarOf<decltype(a)>>(); } };
+
+// clang-format on
+
+template <class Rule, class S>
+class Unary final : public Operation<S> {
+ public:
+  explicit Unary(const Binding<S>& b) : x_(b.inputs[0]), y_(b.outputs[0]), walk_({y_, x_}) {}
+
+  void forward(Range r) override {
+    walk_.rows(y_.frames(r), [&](Index n, const auto& at) {
+      with_row(x_.value + at[1], n, walk_.stride(1),
+               [&](const auto& x) { Row<S>(y_.value + at[0], n) = Rule::value(x); });
+    });
+  }
+
+  void backward(Range r) override {
+    if (!x_.constant()) add_gradient(r);
+  }
+
+  void accumulate(Range r) override {
+    if (x_.constant()) add_gradient(r);
+  }
+
+ private:
+  void add_gradient(Range r) {  // dx += dy y'(x)
+    if (!x_.gradient) return;
+    walk_.rows(y_.frames(r), [&](Index n, const auto& at) {
+      const Row<S> y(y_.value + at[0], n), dy(y_.gradient + at[0], n);
+      with_row(x_.value + at[1], n, walk_.stride(1), [&](const auto& x) {
+        add_to_row(x_.gradient + at[1], n, walk_.stride(1), dy * Rule::slope(x, y));
+      });
+    });
+  }
+
+  Tensor<S> x_, y_;
+  Walk<S, 2> walk_;
+};
+
+template <class Rule, class S>
+class Binary final : public Operation<S> {
+ public:
+  explicit Binary(const Binding<S>& b)
+      : a_(b.inputs[0]), b_(b.inputs[1]), y_(b.outputs[0]), walk_({y_, a_, b_}) {}
+
+  void forward(Range r) override {
+    walk_.rows(y_.frames(r), [&](Index n, const auto& at) {
+      operands(n, at, [&](const auto& a, const auto& b) { Row<S>(y_.value + at[0], n) = Rule::value(a, b); });
+    });
+  }
+
+  void backward(Range r) override { add_gradients(r, !a_.constant(), !b_.constant()); }
+  void accumulate(Range r) override { add_gradients(r, a_.constant(), b_.constant()); }
+
+ private:
+  void add_gradients(Range r, bool to_a, bool to_b) {  // da += dy dy/da,  db += dy dy/db
+    to_a = to_a && a_.gradient;
+    to_b = to_b && b_.gradient;
+    if (!to_a && !to_b) return;
+    walk_.rows(y_.frames(r), [&](Index n, const auto& at) {
+      const Row<S> y(y_.value + at[0], n), dy(y_.gradient + at[0], n);
+      operands(n, at, [&](const auto& a, const auto& b) {
+        if (to_a) add_to_row(a_.gradient + at[1], n, walk_.stride(1), dy * Rule::slope_a(a, b, y));
+        if (to_b) add_to_row(b_.gradient + at[2], n, walk_.stride(2), dy * Rule::slope_b(a, b, y));
+      });
+    });
+  }
+
+  template <class F>
+  void operands(Index n, const std::array<Index, 3>& at, F&& f) const {
+    with_row(a_.value + at[1], n, walk_.stride(1), [&](const auto& a) {
+      with_row(b_.value + at[2], n, walk_.stride(2), [&](const auto& b) { f(a, b); });
+    });
+  }
+
+  Tensor<S> a_, b_, y_;
+  Walk<S, 3> walk_;
+};
+
+/// What a rule says of itself, or what holds for most.
+template <class Rule>
+OpType described() {
+  OpType type;
+  type.name = Rule::name;
+  if constexpr (requires { Rule::differentiable; }) type.differentiable = Rule::differentiable;
+  return type;
+}
+
+template <class Rule>
+Example with_domain(Example example) {
+  if constexpr (requires { Rule::low; }) {
+    example.low = Rule::low;
+    example.high = Rule::high;
+  }
+  return example;
+}
+
+template <class Rule>
+struct UnaryOp {
+  template <class S>
+  using Type = Unary<Rule, S>;
+
+  static OpType type() {
+    OpType type = described<Rule>();
+    type.infer = [](const Call& call) -> std::vector<Signature> {
+      require_inputs(call, Rule::name, 1);
+      return {call.inputs[0]};
+    };
+    type.examples = {with_domain<Rule>({{{1, 1}}}), with_domain<Rule>({{{3, 2}}})};
+    return type;
+  }
+};
+
+Index broadcast(Index a, Index b, const Call& call, const char* name) {
+  if (a != b && a != 1 && b != 1)
+    throw ShapeError(std::string(name) + ": shapes " + to_string(call.inputs[0].shape) + " and " +
+                     to_string(call.inputs[1].shape) + " do not broadcast to one (features, batch)");
+  return a == 1 ? b : a;
+}
+
+template <class Rule>
+struct BinaryOp {
+  template <class S>
+  using Type = Binary<Rule, S>;
+
+  static OpType type() {
+    OpType type = described<Rule>();
+    type.infer = [](const Call& call) -> std::vector<Signature> {
+      require_inputs(call, Rule::name, 2);
+      const Shape a = call.inputs[0].shape, b = call.inputs[1].shape;
+      return {{{broadcast(a.features, b.features, call, Rule::name),
+                broadcast(a.batch, b.batch, call, Rule::name)},
+               call.extent()}};
+    };
+    for (const auto& [a, b] : std::vector<std::pair<Shape, Shape>>{{{1, 1}, {1, 1}},
+                                                                   {{3, 2}, {3, 2}},
+                                                                   {{3, 1}, {3, 4}},
+                                                                   {{1, 4}, {3, 4}},
+                                                                   {{3, 4}, {1, 1}},
+                                                                   {{3, 1}, {1, 2}}})
+      type.examples.push_back(with_domain<Rule>({{a, b}}));
+    return type;
+  }
+};
+
+const Register<UnaryOp<Negative>::Type> negative{UnaryOp<Negative>::type()};
+const Register<UnaryOp<Tanh>::Type> tanh{UnaryOp<Tanh>::type()};
+const Register<UnaryOp<Sigmoid>::Type> sigmoid{UnaryOp<Sigmoid>::type()};
+const Register<UnaryOp<Relu>::Type> relu{UnaryOp<Relu>::type()};
+const Register<UnaryOp<Exp>::Type> exp{UnaryOp<Exp>::type()};
+const Register<UnaryOp<Log>::Type> log{UnaryOp<Log>::type()};
+const Register<UnaryOp<Sqrt>::Type> sqrt{UnaryOp<Sqrt>::type()};
+const Register<UnaryOp<Square>::Type> square{UnaryOp<Square>::type()};
+const Register<UnaryOp<Abs>::Type> abs{UnaryOp<Abs>::type()};
+const Register<UnaryOp<StopGradient>::Type> stop_gradient{UnaryOp<StopGradient>::type()};
+const Register<BinaryOp<Add>::Type> add{BinaryOp<Add>::type()};
+const Register<BinaryOp<Subtract>::Type> subtract{BinaryOp<Subtract>::type()};
+const Register<BinaryOp<Multiply>::Type> multiply{BinaryOp<Multiply>::type()};
+const Register<BinaryOp<Divide>::Type> divide{BinaryOp<Divide>::type()};
+const Register<BinaryOp<Maximum>::Type> maximum{BinaryOp<Maximum>::type()};
+const Register<BinaryOp<Minimum>::Type> minimum{BinaryOp<Minimum>::type()};
+
+}  // namespace
+}  // namespace bptt

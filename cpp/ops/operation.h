@@ -1,0 +1,153 @@
+// The contract between an operation and the program that runs it.
+//
+// An operation works on a range of frames and does not know whether the range is a whole window or one frame
+// of a cycle:
+//
+//   forward(r)      writes the outputs at the frames r; they hold garbage before.
+//   backward(r)     adds to the gradients of the inputs that differ from frame to frame (and of window
+//   values). accumulate(r)   adds to the gradients of the inputs that are constant in time, summing over the
+//   frames r.
+//
+// backward runs after every user of the outputs had its turn, so their gradients are complete at r; it goes
+// through time in reverse. accumulate follows once per stage and window, over all frames. An input whose
+// gradient is null needs none; the outputs' gradients are never null when backward and accumulate are called.
+// All gradients are zero when a sweep begins. Constant and window values have one frame, whatever the range.
+#pragma once
+
+#include <Eigen/Core>
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "frame/graph.h"
+#include "kernel/product.h"
+
+namespace bptt {
+
+struct Range {
+  Index begin, end;
+  Index size() const { return end - begin; }
+};
+
+/// Where a value lives. All frames of a Frame value are one features x (batch * frames) matrix.
+template <class S>
+struct Tensor {
+  S* value = nullptr;
+  S* gradient = nullptr;  // null: none is wanted
+  Shape shape;
+  Extent extent = Extent::Frame;
+  Index outer =
+      1;  // from one column to the next: `features`, or more for a weight that is stacked with others
+  const std::uint64_t* version = nullptr;  // of a constant: changes whenever its numbers may have
+
+  bool constant() const { return extent == Extent::Constant; }
+  /// The frames that a range means for this value.
+  Range frames(Range r) const { return extent == Extent::Frame ? r : Range{0, 1}; }
+  MatrixMap<S> values(Range r) const { return map(value, r); }
+  MatrixMap<S> gradients(Range r) const { return map(gradient, r); }
+  MatrixMap<S> values(Index t) const { return map(value, {t, t + 1}); }
+  MatrixMap<S> gradients(Index t) const { return map(gradient, {t, t + 1}); }
+
+ private:
+  MatrixMap<S> map(S* base, Range range) const {
+    const Range r = frames(range);
+    return {base + r.begin * shape.size(), shape.features, shape.batch * r.size(),
+            Eigen::OuterStride<>(outer)};
+  }
+};
+
+/// Where the window stands in its sequence; noise depends on nothing else.
+struct Clock {
+  std::uint64_t seed = 0;
+  std::uint64_t frame = 0;   // the number of the window's first frame
+  std::uint64_t window = 0;  // how many windows this program has run
+};
+
+/// Private memory of an operation. A program builds each operation twice: once without memory, to see how
+/// much it takes.
+template <class S>
+class Scratch {
+ public:
+  explicit Scratch(S* memory = nullptr) : memory_(memory) {}
+
+  /// So many numbers, from a cache line on; garbage at first. Null while counting.
+  S* take(Index count) {
+    const Index at = taken_;
+    constexpr Index line = 64 / sizeof(S);
+    taken_ += (count + line - 1) / line * line;
+    return memory_ ? memory_ + at : nullptr;
+  }
+
+  Index taken() const { return taken_; }
+
+ private:
+  S* memory_;
+  Index taken_ = 0;
+};
+
+/// What an operation is given when a program is built.
+template <class S>
+struct Binding {
+  std::vector<Tensor<S>> inputs, outputs;
+  const Attributes& attributes;
+  Index frames;         // of the window
+  Scratch<S>& scratch;  // for use in the constructor; what is taken lives as long as the program
+  const Clock* clock;   // lives as long as the program
+};
+
+/// W or W^T, for products with as many columns as a window of `columns` values has.
+template <class S>
+Factor<S> factor(const Tensor<S>& w, bool transposed, Index columns, Scratch<S>& scratch) {
+  const Index rows = w.shape.features, depth = w.shape.batch;
+  const Index size = transposed ? Factor<S>::packed_size(depth, rows) : Factor<S>::packed_size(rows, depth);
+  return {w.values(0), transposed, columns > 1 ? scratch.take(size) : nullptr, w.version};
+}
+
+template <class S>
+class Operation {
+ public:
+  virtual ~Operation() = default;
+  virtual void forward(Range) = 0;
+  virtual void backward(Range) {}
+  virtual void accumulate(Range) {}
+};
+
+/// An operation in the core's list: what the graph knows of it, and how to make one for either precision.
+struct Registered : OpType {
+  std::unique_ptr<Operation<float>> (*make32)(const Binding<float>&) = nullptr;
+  std::unique_ptr<Operation<double>> (*make64)(const Binding<double>&) = nullptr;
+
+  template <class S>
+  std::unique_ptr<Operation<S>> make(const Binding<S>& binding) const {
+    if constexpr (std::is_same_v<S, float>)
+      return make32(binding);
+    else
+      return make64(binding);
+  }
+};
+
+/// The core's own list, by name.
+std::map<std::string, Registered>& registry();
+
+/// The operation of this name; throws UsageError.
+const Registered& operation(const std::string& name);
+
+/// A static object of this type adds an operation to the list: Register<Op> name{{.name = ..., .infer =
+/// ...}};
+template <template <class> class Op>
+struct Register {
+  explicit Register(OpType type) {
+    Registered entry{std::move(type)};
+    entry.make32 = [](const Binding<float>& b) -> std::unique_ptr<Operation<float>> {
+      return std::make_unique<Op<float>>(b);
+    };
+    entry.make64 = [](const Binding<double>& b) -> std::unique_ptr<Operation<double>> {
+      return std::make_unique<Op<double>>(b);
+    };
+    registry()[entry.name] = std::move(entry);
+  }
+};
+
+}  // namespace bptt

@@ -1,0 +1,57 @@
+// Numeric memory. Nothing else in the core allocates numbers.
+#pragma once
+
+#include <algorithm>
+#include <memory>
+#include <new>
+
+#include "frame/graph.h"
+
+namespace bptt {
+
+/// A fixed block of numbers on a cache-line boundary, zero at first. Its address never changes.
+template <class S>
+class Block {
+ public:
+  explicit Block(Index size = 0) : size_(size) {
+    const auto bytes = static_cast<std::size_t>(size) * sizeof(S);
+    data_.reset(static_cast<S*>(::operator new(bytes, alignment)));
+    clear();
+  }
+
+  S* data() const { return data_.get(); }
+  Index size() const { return size_; }
+  void clear() { std::fill_n(data(), size_, S(0)); }
+
+ private:
+  static constexpr std::align_val_t alignment{64};
+  struct Free {
+    void operator()(S* data) const { ::operator delete(data, alignment); }
+  };
+  std::unique_ptr<S, Free> data_;
+  Index size_;
+};
+
+/// Plans a block before it is made: `reserve` while planning, `commit` once, then `at`.
+template <class S>
+class Arena {
+ public:
+  /// Room for `count` numbers that starts on a cache line; returns its place.
+  Index reserve(Index count) {
+    const Index place = planned_;
+    constexpr Index line = 64 / sizeof(S);
+    planned_ += (count + line - 1) / line * line;
+    return place;
+  }
+
+  void commit() { block_ = Block<S>(planned_); }
+  S* at(Index place) const { return block_.data() + place; }
+  Index size() const { return block_.size(); }
+  void clear() { block_.clear(); }
+
+ private:
+  Index planned_ = 0;
+  Block<S> block_;
+};
+
+}  // namespace bptt

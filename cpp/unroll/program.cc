@@ -1,0 +1,263 @@
+#include "unroll/program.h"
+
+#include <algorithm>
+#include <ranges>
+
+namespace bptt {
+namespace {
+
+std::size_t at(Value v) {
+  return static_cast<std::size_t>(v);
+}
+
+/// For each value, whether its gradient is wanted: it depends on a weight or on one of `wrt`, and the loss on
+/// it.
+std::vector<bool> wanted_gradients(const Graph& graph, const Request& request,
+                                   const std::vector<bool>& wanted) {
+  const std::size_t count = wanted.size();
+  std::vector<bool> depends(count, false), matters(count, false);
+  if (request.loss < 0) return depends;
+
+  for (std::size_t v = 0; v < count; ++v)
+    depends[v] = graph.info(static_cast<Value>(v)).source == Source::Variable;
+  for (const Value v : request.wrt) depends[at(v)] = true;
+  for (bool changed = true; changed;) {  // again for what comes around through recurrences
+    changed = false;
+    const auto mark = [&](Value v) {
+      changed |= !depends[at(v)];
+      depends[at(v)] = true;
+    };
+    for (const Node& node : graph.nodes())
+      if (node.type->differentiable &&
+          std::ranges::any_of(node.inputs, [&](Value v) { return depends[at(v)]; }))
+        for (const Value v : node.outputs) mark(v);
+    for (const Recurrence& recurrence : graph.recurrences())
+      if (recurrence.named >= 0 && depends[at(recurrence.named)]) mark(recurrence.past);
+  }
+
+  std::vector<Value> open{request.loss};
+  while (!open.empty()) {
+    const Value v = open.back();
+    open.pop_back();
+    if (matters[at(v)]) continue;
+    matters[at(v)] = true;
+    const ValueInfo& info = graph.info(v);
+    if (const Recurrence* recurrence = graph.recurrence_of_past(v)) open.push_back(recurrence->named);
+    if (info.source == Source::Operation) {
+      const Node& node = graph.nodes()[static_cast<std::size_t>(info.origin)];
+      if (node.type->differentiable) open.insert(open.end(), node.inputs.begin(), node.inputs.end());
+    }
+  }
+  for (std::size_t v = 0; v < count; ++v) depends[v] = depends[v] && matters[v] && wanted[v];
+  return depends;
+}
+
+}  // namespace
+
+template <class S>
+Program<S>::Program(const Graph& graph, Weights<S>& weights, const Request& request)
+    : frames_(request.frames), loss_(request.loss), clock_{request.seed}, weights_(&weights) {
+  if (frames_ < 1) throw UsageError("a window has at least one frame, got " + std::to_string(frames_));
+  std::vector<Value> roots = request.fetches;
+  roots.insert(roots.end(), request.wrt.begin(), request.wrt.end());
+  if (loss_ >= 0) {
+    if (graph.extent(loss_) != Extent::Window || !(graph.shape(loss_) == Shape{1, 1}))
+      throw UsageError(
+          "a loss is a window value of shape (1, 1), such as reduce_mean(...); got a value of shape " +
+          to_string(graph.shape(loss_)) + (graph.extent(loss_) == Extent::Window ? "" : " for each frame"));
+    roots.push_back(loss_);
+  }
+  weights.freeze({&graph});
+
+  const std::vector<bool> wanted = graph.ancestors(roots);
+  const std::vector<bool> needs_gradient = wanted_gradients(graph, request, wanted);
+  const auto gradient_of_node = [&](const Node& node) {
+    return std::ranges::any_of(node.outputs, [&](Value v) { return needs_gradient[at(v)]; });
+  };
+
+  // Plan: a place for each value and, beside it in the other arena, for its gradient.
+  const std::size_t count = wanted.size();
+  std::vector<Index> places(count, -1), gradient_places(count, -1);
+  std::vector<bool> computed = wanted, differentiated = needs_gradient;
+  const std::vector<Stage> stages = schedule(graph, wanted);
+  for (const Stage& stage : stages)
+    for (const int n : stage.nodes) {
+      const Node& node = graph.nodes()[static_cast<std::size_t>(n)];
+      const bool backward = gradient_of_node(node);
+      for (const Value v : node.outputs) {  // an operation writes all it makes, wanted or not
+        computed[at(v)] = true;
+        if (backward) differentiated[at(v)] = true;
+      }
+    }
+  const auto numbers = [&](Value v) {
+    return graph.shape(v).size() * (graph.extent(v) == Extent::Frame ? frames_ : 1);
+  };
+  for (const Recurrence& recurrence : graph.recurrences()) {
+    if (!wanted[at(recurrence.past)]) continue;
+    const Index frame = graph.shape(recurrence.past).size();
+    const Index place = values_.reserve(frame * (frames_ + 1));
+    places[at(recurrence.past)] = place;
+    places[at(recurrence.named)] = place + frame;
+    if (!needs_gradient[at(recurrence.past)] && !differentiated[at(recurrence.named)]) continue;
+    const Index gradient_place = gradients_.reserve(frame * (frames_ + 1));
+    gradient_places[at(recurrence.past)] = gradient_place;
+    gradient_places[at(recurrence.named)] = gradient_place + frame;
+  }
+  for (std::size_t v = 0; v < count; ++v) {
+    const Value value = static_cast<Value>(v);
+    if (!computed[v] || graph.info(value).source == Source::Variable) continue;
+    if (places[v] < 0) places[v] = values_.reserve(numbers(value));
+    if (gradient_places[v] < 0 && differentiated[v]) gradient_places[v] = gradients_.reserve(numbers(value));
+  }
+  values_.commit();
+  gradients_.commit();
+
+  // Bind: tensors, then operations.
+  tensors_.resize(count);
+  for (std::size_t v = 0; v < count; ++v) {
+    const ValueInfo& info = graph.info(static_cast<Value>(v));
+    Tensor<S>& tensor = tensors_[v];
+    if (!computed[v]) continue;
+    const std::size_t origin = static_cast<std::size_t>(info.origin);
+    if (info.source == Source::Variable) {
+      tensor = weights.tensor(graph.variables()[origin]);
+      if (!needs_gradient[v]) tensor.gradient = nullptr;
+      continue;
+    }
+    tensor = {values_.at(places[v]),         nullptr,       info.signature.shape, info.signature.extent,
+              info.signature.shape.features, &clock_.window};
+    if (gradient_places[v] >= 0) tensor.gradient = gradients_.at(gradient_places[v]);
+    if (info.source == Source::Constant)
+      std::ranges::transform(graph.constants()[origin], tensor.value,
+                             [](double x) { return static_cast<S>(x); });
+  }
+  for (const Value v : graph.placeholders())
+    if (wanted[at(v)]) placeholders_.push_back(v);
+  for (const Recurrence& recurrence : graph.recurrences())
+    if (wanted[at(recurrence.past)]) carried_.push_back({recurrence.name, tensors_[at(recurrence.past)]});
+
+  const auto make = [&](const Node& node, Scratch<S> scratch) {
+    Binding<S> binding{{}, {}, node.attributes, frames_, scratch, &clock_};
+    for (const Value v : node.inputs) binding.inputs.push_back(tensors_[at(v)]);
+    for (const Value v : node.outputs) binding.outputs.push_back(tensors_[at(v)]);
+    auto operation = static_cast<const Registered&>(*node.type).make(binding);
+    return std::pair(std::move(operation), scratch.taken());
+  };
+  std::vector<Index> scratch_places;
+  for (const Stage& stage : stages)
+    for (const int n : stage.nodes)
+      scratch_places.push_back(
+          scratch_.reserve(make(graph.nodes()[static_cast<std::size_t>(n)], Scratch<S>()).second));
+  scratch_.commit();
+
+  auto place = scratch_places.begin();
+  for (const Stage& stage : stages) {
+    RunStage run{{}, {}, stage.stepwise, {}};
+    for (const int n : stage.nodes) {
+      const Node& node = graph.nodes()[static_cast<std::size_t>(n)];
+      operations_.push_back(make(node, Scratch<S>(scratch_.at(*place++))).first);
+      run.forward.push_back(operations_.back().get());
+      if (gradient_of_node(node)) run.backward.push_back(operations_.back().get());
+      run.names.push_back(node.type->name);
+    }
+    stages_.push_back(std::move(run));
+  }
+}
+
+template <class S>
+void Program<S>::forward(std::uint64_t frame) {
+  clock_.frame = frame;
+  ++clock_.window;
+  for (const RunStage& stage : stages_)
+    if (stage.stepwise)
+      for (Index t = 0; t < frames_; ++t)
+        for (Operation<S>* operation : stage.forward) operation->forward({t, t + 1});
+    else
+      for (Operation<S>* operation : stage.forward) operation->forward({0, frames_});
+}
+
+template <class S>
+void Program<S>::backward() {
+  if (loss_ < 0) throw UsageError("this program was built without a loss");
+  gradients_.clear();
+  weights_->gradients().clear();
+  const Tensor<S>& loss = tensor(loss_);
+  if (!loss.gradient) return;  // the loss depends on nothing that has a gradient
+  *loss.gradient = S(1);
+  for (const RunStage& stage : std::views::reverse(stages_)) {
+    if (stage.stepwise)
+      for (Index t = frames_ - 1; t >= 0; --t)
+        for (Operation<S>* operation : std::views::reverse(stage.backward)) operation->backward({t, t + 1});
+    else
+      for (Operation<S>* operation : stage.backward) operation->backward({0, frames_});
+    for (Operation<S>* operation : stage.backward) operation->accumulate({0, frames_});
+  }
+}
+
+template <class S>
+void Program<S>::load(const State<S>& state) {
+  for (const Carried& c : carried_) c.window.values(0) = state.at(c.name);
+}
+
+template <class S>
+void Program<S>::store(State<S>& state) const {
+  for (const Carried& c : carried_) state.at(c.name) = c.window.values(frames_);
+}
+
+template <class S>
+const Tensor<S>& Program<S>::tensor(Value v) const {
+  if (v < 0 || at(v) >= tensors_.size() || !tensors_[at(v)].value)
+    throw UsageError("this program does not compute value " + std::to_string(v));
+  return tensors_[at(v)];
+}
+
+template <class S>
+auto Program<S>::carried(const std::string& name) const -> const Carried& {
+  const auto found = std::ranges::find(carried_, name, &Carried::name);
+  if (found == carried_.end()) throw UsageError("this program does not carry the state '" + name + "'");
+  return *found;
+}
+
+template <class S>
+Eigen::Map<Matrix<S>> Program<S>::first(const std::string& name) const {
+  const Tensor<S>& w = carried(name).window;
+  return {w.value, w.shape.features, w.shape.batch};
+}
+
+template <class S>
+Eigen::Map<Matrix<S>> Program<S>::last(const std::string& name) const {
+  const Tensor<S>& w = carried(name).window;
+  return {w.value + frames_ * w.shape.size(), w.shape.features, w.shape.batch};
+}
+
+template <class S>
+Eigen::Map<Matrix<S>> Program<S>::first_gradient(const std::string& name) const {
+  const Tensor<S>& w = carried(name).window;
+  if (!w.gradient) throw UsageError("this program does not compute the gradient of the state '" + name + "'");
+  return {w.gradient, w.shape.features, w.shape.batch};
+}
+
+template <class S>
+std::vector<std::string> Program<S>::pasts() const {
+  std::vector<std::string> names;
+  for (const Carried& c : carried_) names.push_back(c.name);
+  std::ranges::sort(names);
+  return names;
+}
+
+template <class S>
+std::size_t Program<S>::memory() const {
+  return static_cast<std::size_t>(values_.size() + gradients_.size() + scratch_.size()) * sizeof(S);
+}
+
+template <class S>
+std::vector<std::pair<std::vector<std::string>, bool>> Program<S>::stages() const {
+  std::vector<std::pair<std::vector<std::string>, bool>> all;
+  for (const RunStage& stage : stages_) all.emplace_back(stage.names, stage.stepwise);
+  return all;
+}
+
+template class Program<float>;
+template class Program<double>;
+
+}  // namespace bptt
