@@ -1,0 +1,70 @@
+"""Recurrent networks trained by truncated backpropagation through time.
+
+One frame of a recurrent net is a Python function. It is traced once and run in two modes that share
+all weights: deep, over T frames, to train; and shallow, one frame at a time, to stream. `BPTT` is
+where to begin.
+"""
+
+from importlib.metadata import PackageNotFoundError, version
+
+from bptt import initializers, layers, palindrome
+from bptt.errors import BpttError, CheckpointError, NonFiniteError, ShapeError, UsageError
+from bptt.model import BPTT, load
+from bptt.ops import (
+    abs,
+    concat,
+    exp,
+    log,
+    matmul,
+    maximum,
+    minimum,
+    reduce_mean,
+    reduce_sum,
+    relu,
+    sigmoid,
+    sqrt,
+    square,
+    stop_gradient,
+    tanh,
+    transpose,
+)
+from bptt.optimisers import Adam, ClipByGlobalNorm, ClipByValue
+from bptt.symbol import Symbol
+
+try:
+    __version__ = version("bptt")
+except PackageNotFoundError:  # a source tree on the path that was never installed
+    __version__ = "0+unknown"
+
+__all__ = [
+    "BPTT",
+    "Adam",
+    "BpttError",
+    "CheckpointError",
+    "ClipByGlobalNorm",
+    "ClipByValue",
+    "NonFiniteError",
+    "ShapeError",
+    "Symbol",
+    "UsageError",
+    "abs",
+    "concat",
+    "exp",
+    "initializers",
+    "layers",
+    "load",
+    "log",
+    "matmul",
+    "maximum",
+    "minimum",
+    "palindrome",
+    "reduce_mean",
+    "reduce_sum",
+    "relu",
+    "sigmoid",
+    "sqrt",
+    "square",
+    "stop_gradient",
+    "tanh",
+    "transpose",
+]

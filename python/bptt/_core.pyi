@@ -1,0 +1,381 @@
+"""
+The C++ core of bptt: graphs, programs, weights, state and training. Use the package, not this.
+"""
+from __future__ import annotations
+import collections.abc
+import numpy
+import numpy.typing
+import typing
+__all__: list[str] = ['Adam32', 'Adam64', 'Clip32', 'Clip64', 'Example', 'Graph', 'Operation', 'Program32', 'Program64', 'State32', 'State64', 'Stepper32', 'Stepper64', 'Training32', 'Training64', 'Weights32', 'Weights64', 'fit', 'operations', 'philox4x32', 'predict']
+class Example:
+    """
+    A way to call an operation, for tests.
+    """
+    @property
+    def attributes(self) -> dict[str, int | float | str]:
+        ...
+    @property
+    def high(self) -> float:
+        ...
+    @property
+    def inputs(self) -> list[tuple[int, int]]:
+        ...
+    @property
+    def low(self) -> float:
+        ...
+class Operation:
+    """
+    An operation of the core's list.
+    """
+    def is_weight(self, input: typing.SupportsInt | typing.SupportsIndex) -> bool:
+        ...
+    @property
+    def differentiable(self) -> bool:
+        ...
+    @property
+    def examples(self) -> list[Example]:
+        ...
+    @property
+    def name(self) -> str:
+        ...
+    @property
+    def sequence(self) -> bool:
+        ...
+class Graph:
+    """
+    The frame of one mode: values and the operations between them.
+    """
+    def __init__(self) -> None:
+        ...
+    def append(self, operation: str, inputs: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex], attributes: collections.abc.Mapping[str, typing.SupportsInt | typing.SupportsIndex | typing.SupportsFloat | typing.SupportsIndex | str] = {}) -> list[int]:
+        ...
+    def constant(self, array: typing.Annotated[numpy.typing.ArrayLike, numpy.float64]) -> int:
+        ...
+    def extent(self, value: typing.SupportsInt | typing.SupportsIndex) -> str:
+        ...
+    def past(self, name: str, features: typing.SupportsInt | typing.SupportsIndex, batch: typing.SupportsInt | typing.SupportsIndex) -> int:
+        ...
+    def pasts_of(self, values: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex]) -> list[str]:
+        ...
+    def placeholder(self, features: typing.SupportsInt | typing.SupportsIndex, batch: typing.SupportsInt | typing.SupportsIndex) -> int:
+        ...
+    def placeholders_of(self, values: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex]) -> list[int]:
+        ...
+    def shape(self, value: typing.SupportsInt | typing.SupportsIndex) -> tuple[int, int]:
+        ...
+    def tie(self, past: typing.SupportsInt | typing.SupportsIndex, value: typing.SupportsInt | typing.SupportsIndex) -> int:
+        ...
+    def variable(self, name: str, features: typing.SupportsInt | typing.SupportsIndex, batch: typing.SupportsInt | typing.SupportsIndex) -> int:
+        ...
+class Weights32:
+    """
+    All weights of a net, and their gradients.
+    """
+    def __init__(self) -> None:
+        ...
+    def declare(self, name: str, values: typing.Annotated[numpy.typing.ArrayLike, numpy.float32]) -> None:
+        ...
+    def freeze(self, graphs: collections.abc.Sequence[Graph]) -> None:
+        ...
+    def get(self, name: str) -> numpy.typing.NDArray[numpy.float32]:
+        ...
+    def gradient(self, name: str) -> numpy.typing.NDArray[numpy.float32]:
+        ...
+    def set(self, name: str, array: typing.Annotated[numpy.typing.ArrayLike, numpy.float32]) -> None:
+        ...
+    def shape(self, name: str) -> tuple[int, int]:
+        ...
+    @property
+    def names(self) -> list[str]:
+        ...
+    @property
+    def size(self) -> int:
+        ...
+class Weights64:
+    """
+    All weights of a net, and their gradients.
+    """
+    def __init__(self) -> None:
+        ...
+    def declare(self, name: str, values: typing.Annotated[numpy.typing.ArrayLike, numpy.float64]) -> None:
+        ...
+    def freeze(self, graphs: collections.abc.Sequence[Graph]) -> None:
+        ...
+    def get(self, name: str) -> numpy.typing.NDArray[numpy.float64]:
+        ...
+    def gradient(self, name: str) -> numpy.typing.NDArray[numpy.float64]:
+        ...
+    def set(self, name: str, array: typing.Annotated[numpy.typing.ArrayLike, numpy.float64]) -> None:
+        ...
+    def shape(self, name: str) -> tuple[int, int]:
+        ...
+    @property
+    def names(self) -> list[str]:
+        ...
+    @property
+    def size(self) -> int:
+        ...
+class State32:
+    """
+    The recurrent state of one mode.
+    """
+    def __init__(self, shapes: collections.abc.Mapping[str, tuple[typing.SupportsInt | typing.SupportsIndex, typing.SupportsInt | typing.SupportsIndex]]) -> None:
+        ...
+    def get(self, name: str) -> numpy.typing.NDArray[numpy.float32]:
+        ...
+    def set(self, name: str, array: typing.Annotated[numpy.typing.ArrayLike, numpy.float32]) -> None:
+        ...
+    def shape(self, name: str) -> tuple[int, int]:
+        ...
+    @property
+    def frame(self) -> int:
+        ...
+    @frame.setter
+    def frame(self, arg0: typing.SupportsInt | typing.SupportsIndex) -> None:
+        ...
+    @property
+    def names(self) -> list[str]:
+        ...
+class State64:
+    """
+    The recurrent state of one mode.
+    """
+    def __init__(self, shapes: collections.abc.Mapping[str, tuple[typing.SupportsInt | typing.SupportsIndex, typing.SupportsInt | typing.SupportsIndex]]) -> None:
+        ...
+    def get(self, name: str) -> numpy.typing.NDArray[numpy.float64]:
+        ...
+    def set(self, name: str, array: typing.Annotated[numpy.typing.ArrayLike, numpy.float64]) -> None:
+        ...
+    def shape(self, name: str) -> tuple[int, int]:
+        ...
+    @property
+    def frame(self) -> int:
+        ...
+    @frame.setter
+    def frame(self, arg0: typing.SupportsInt | typing.SupportsIndex) -> None:
+        ...
+    @property
+    def names(self) -> list[str]:
+        ...
+class Program32:
+    """
+    A frame unrolled over a window.
+    """
+    def __init__(self, graph: Graph, weights: Weights32, frames: typing.SupportsInt | typing.SupportsIndex, fetches: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex], loss: typing.SupportsInt | typing.SupportsIndex | None = None, wrt: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex] = [], seed: typing.SupportsInt | typing.SupportsIndex = 0) -> None:
+        ...
+    def backward(self) -> None:
+        ...
+    def feed(self, placeholder: typing.SupportsInt | typing.SupportsIndex, array: typing.Annotated[numpy.typing.ArrayLike, numpy.float32]) -> None:
+        ...
+    def forward(self, frame: typing.SupportsInt | typing.SupportsIndex) -> None:
+        ...
+    def gradient(self, value: typing.SupportsInt | typing.SupportsIndex) -> numpy.typing.NDArray[numpy.float32]:
+        """
+        (time, features, batch); for a past value frame 0 is that of the state that came in.
+        """
+    def last(self, name: str) -> numpy.typing.NDArray[numpy.float32]:
+        ...
+    def set_past(self, name: str, array: typing.Annotated[numpy.typing.ArrayLike, numpy.float32]) -> None:
+        ...
+    def value(self, value: typing.SupportsInt | typing.SupportsIndex) -> numpy.typing.NDArray[numpy.float32]:
+        ...
+    @property
+    def frames(self) -> int:
+        ...
+    @property
+    def memory(self) -> int:
+        ...
+    @property
+    def pasts(self) -> list[str]:
+        ...
+    @property
+    def placeholders(self) -> list[int]:
+        ...
+    @property
+    def stages(self) -> list[tuple[list[str], bool]]:
+        ...
+class Program64:
+    """
+    A frame unrolled over a window.
+    """
+    def __init__(self, graph: Graph, weights: Weights64, frames: typing.SupportsInt | typing.SupportsIndex, fetches: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex], loss: typing.SupportsInt | typing.SupportsIndex | None = None, wrt: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex] = [], seed: typing.SupportsInt | typing.SupportsIndex = 0) -> None:
+        ...
+    def backward(self) -> None:
+        ...
+    def feed(self, placeholder: typing.SupportsInt | typing.SupportsIndex, array: typing.Annotated[numpy.typing.ArrayLike, numpy.float64]) -> None:
+        ...
+    def forward(self, frame: typing.SupportsInt | typing.SupportsIndex) -> None:
+        ...
+    def gradient(self, value: typing.SupportsInt | typing.SupportsIndex) -> numpy.typing.NDArray[numpy.float64]:
+        """
+        (time, features, batch); for a past value frame 0 is that of the state that came in.
+        """
+    def last(self, name: str) -> numpy.typing.NDArray[numpy.float64]:
+        ...
+    def set_past(self, name: str, array: typing.Annotated[numpy.typing.ArrayLike, numpy.float64]) -> None:
+        ...
+    def value(self, value: typing.SupportsInt | typing.SupportsIndex) -> numpy.typing.NDArray[numpy.float64]:
+        ...
+    @property
+    def frames(self) -> int:
+        ...
+    @property
+    def memory(self) -> int:
+        ...
+    @property
+    def pasts(self) -> list[str]:
+        ...
+    @property
+    def placeholders(self) -> list[int]:
+        ...
+    @property
+    def stages(self) -> list[tuple[list[str], bool]]:
+        ...
+class Adam32:
+    """
+    Adam's settings and moments.
+    """
+    def __init__(self, learning_rate: typing.SupportsFloat | typing.SupportsIndex, beta1: typing.SupportsFloat | typing.SupportsIndex, beta2: typing.SupportsFloat | typing.SupportsIndex, epsilon: typing.SupportsFloat | typing.SupportsIndex, epsilon_hat: bool) -> None:
+        ...
+class Clip32:
+    """
+    How gradients are clipped.
+    """
+    @staticmethod
+    def by_global_norm(limit: typing.SupportsFloat | typing.SupportsIndex) -> Clip32:
+        ...
+    @staticmethod
+    def by_value(limit: typing.SupportsFloat | typing.SupportsIndex) -> Clip32:
+        ...
+    @staticmethod
+    def none() -> Clip32:
+        ...
+class Training32:
+    """
+    Clipping and an optimiser, for the weights of one net.
+    """
+    def __init__(self, weights: Weights32, clip: Clip32, optimiser: Adam32) -> None:
+        ...
+    def get_moment(self, moment: str, weight: str) -> numpy.typing.NDArray[numpy.float32]:
+        ...
+    def set_moment(self, moment: str, weight: str, array: typing.Annotated[numpy.typing.ArrayLike, numpy.float32]) -> None:
+        ...
+    def update(self) -> None:
+        ...
+    @property
+    def learning_rate(self) -> float:
+        ...
+    @learning_rate.setter
+    def learning_rate(self, arg1: typing.SupportsFloat | typing.SupportsIndex) -> None:
+        ...
+    @property
+    def moments(self) -> list[str]:
+        ...
+    @property
+    def steps(self) -> int:
+        ...
+    @steps.setter
+    def steps(self, arg1: typing.SupportsInt | typing.SupportsIndex) -> None:
+        ...
+class Adam64:
+    """
+    Adam's settings and moments.
+    """
+    def __init__(self, learning_rate: typing.SupportsFloat | typing.SupportsIndex, beta1: typing.SupportsFloat | typing.SupportsIndex, beta2: typing.SupportsFloat | typing.SupportsIndex, epsilon: typing.SupportsFloat | typing.SupportsIndex, epsilon_hat: bool) -> None:
+        ...
+class Clip64:
+    """
+    How gradients are clipped.
+    """
+    @staticmethod
+    def by_global_norm(limit: typing.SupportsFloat | typing.SupportsIndex) -> Clip64:
+        ...
+    @staticmethod
+    def by_value(limit: typing.SupportsFloat | typing.SupportsIndex) -> Clip64:
+        ...
+    @staticmethod
+    def none() -> Clip64:
+        ...
+class Training64:
+    """
+    Clipping and an optimiser, for the weights of one net.
+    """
+    def __init__(self, weights: Weights64, clip: Clip64, optimiser: Adam64) -> None:
+        ...
+    def get_moment(self, moment: str, weight: str) -> numpy.typing.NDArray[numpy.float64]:
+        ...
+    def set_moment(self, moment: str, weight: str, array: typing.Annotated[numpy.typing.ArrayLike, numpy.float64]) -> None:
+        ...
+    def update(self) -> None:
+        ...
+    @property
+    def learning_rate(self) -> float:
+        ...
+    @learning_rate.setter
+    def learning_rate(self, arg1: typing.SupportsFloat | typing.SupportsIndex) -> None:
+        ...
+    @property
+    def moments(self) -> list[str]:
+        ...
+    @property
+    def steps(self) -> int:
+        ...
+    @steps.setter
+    def steps(self, arg1: typing.SupportsInt | typing.SupportsIndex) -> None:
+        ...
+class Stepper32:
+    """
+    One frame a call.
+    """
+    def __call__(self) -> None:
+        ...
+    def __init__(self, program: Program32, state: State32, outputs: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex]) -> None:
+        ...
+    @property
+    def inputs(self) -> list[numpy.typing.NDArray[numpy.float32]]:
+        ...
+    @property
+    def outputs(self) -> list[numpy.typing.NDArray[numpy.float32]]:
+        ...
+class Stepper64:
+    """
+    One frame a call.
+    """
+    def __call__(self) -> None:
+        ...
+    def __init__(self, program: Program64, state: State64, outputs: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex]) -> None:
+        ...
+    @property
+    def inputs(self) -> list[numpy.typing.NDArray[numpy.float64]]:
+        ...
+    @property
+    def outputs(self) -> list[numpy.typing.NDArray[numpy.float64]]:
+        ...
+@typing.overload
+def fit(program: Program32, state: State32, training: Training32 | None, data: collections.abc.Sequence[typing.Annotated[numpy.typing.ArrayLike, numpy.float32]], start: typing.SupportsInt | typing.SupportsIndex, steps: typing.SupportsInt | typing.SupportsIndex) -> numpy.typing.NDArray[numpy.float32]:
+    """
+    Trains on consecutive windows (training None: only runs them); returns their losses.
+    """
+@typing.overload
+def fit(program: Program64, state: State64, training: Training64 | None, data: collections.abc.Sequence[typing.Annotated[numpy.typing.ArrayLike, numpy.float64]], start: typing.SupportsInt | typing.SupportsIndex, steps: typing.SupportsInt | typing.SupportsIndex) -> numpy.typing.NDArray[numpy.float64]:
+    """
+    Trains on consecutive windows (training None: only runs them); returns their losses.
+    """
+def operations() -> list[Operation]:
+    """
+    All operations, sorted by name.
+    """
+def philox4x32(counter: typing.Annotated[collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex], "FixedSize(4)"], key: typing.Annotated[collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex], "FixedSize(2)"]) -> typing.Annotated[list[int], "FixedSize(4)"]:
+    """
+    Philox4x32-10, for known-answer tests.
+    """
+@typing.overload
+def predict(program: Program32, state: State32, data: collections.abc.Sequence[typing.Annotated[numpy.typing.ArrayLike, numpy.float32]], outputs: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex], frames: typing.SupportsInt | typing.SupportsIndex | None = None) -> list[numpy.typing.NDArray[numpy.float32]]:
+    """
+    Runs so many frames (all of the data); returns each output as (time, features, batch).
+    """
+@typing.overload
+def predict(program: Program64, state: State64, data: collections.abc.Sequence[typing.Annotated[numpy.typing.ArrayLike, numpy.float64]], outputs: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex], frames: typing.SupportsInt | typing.SupportsIndex | None = None) -> list[numpy.typing.NDArray[numpy.float64]]:
+    """
+    Runs so many frames (all of the data); returns each output as (time, features, batch).
+    """

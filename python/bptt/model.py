@@ -1,0 +1,569 @@
+"""The `BPTT` class: a frame traced once, trained deep and streamed shallow."""
+
+from __future__ import annotations
+
+import operator
+import os
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from types import MappingProxyType
+from typing import Any, overload
+
+import numpy.typing as npt
+
+from bptt import arrays, checkpoint, fetching, streaming, training
+from bptt.errors import BpttError, UsageError, locate
+from bptt.fetching import Feed, Fetch
+from bptt.initializers import Initializer
+from bptt.net import Net
+from bptt.numerics import Array, Numerics
+from bptt.optimisers import Adam, Clip
+from bptt.streaming import Stepper
+from bptt.symbol import Operand, Symbol
+from bptt.trace import StateHandle, Trace
+from bptt.training import History, TrainingOperation
+from bptt.views import Parameters, StateView
+
+FrameFunction = Callable[["BPTT", str], Any]
+
+
+class BPTT:
+    """A recurrent net: one frame, run deep over T frames to train, and shallow to stream.
+
+    The frame is a function ``frame(bp, depth)`` that builds the computation of one time step out
+    of symbols and returns them, I/O placeholders first. It is traced once for each mode; weights
+    are shared by name, recurrent state is named and lives between runs. Shapes are
+    ``(features, batch)``, a sequence is ``(time, features, batch)``.
+
+    Training is truncated backpropagation through time (Williams & Peng, *An efficient
+    gradient-based algorithm for on-line training of recurrent network trajectories*, 1990): windows
+    of T frames follow one another, state is carried from each to the next, gradients are not.
+
+    Args:
+        seed: of initial weights, starting states and noise, 0 or larger.
+        dtype: ``"float32"`` or ``"float64"``.
+
+    Raises:
+        UsageError: another seed or dtype.
+
+    Example::
+
+        def frame(bp, depth):
+            x, y = bp.placeholder((1, 1)), bp.placeholder((1, 1))
+            h = bptt.layers.rnn(bp, x, width=3)
+            return x, y, bptt.layers.dense(bp, h, 1, activation=bptt.sigmoid)
+
+        bp = bptt.BPTT(seed=0)
+        x, y, out = bp.generate_graphs(frame, num_loops=10)[bp.DEEP]
+        train = bp.minimize(bptt.reduce_mean(bptt.square(out - y)), bptt.Adam(0.05))
+        history = bp.fit(train, [inputs, targets], steps=3000)
+        bp.copy_state_forward()
+        predictions = bp.predict([inputs])
+    """
+
+    DEEP = "deep"
+    SHALLOW = "shallow"
+    MODEL_NAME = "unrolled_model"
+    LOOP_SCOPE = "unroll"
+
+    def __init__(self, seed: int = 0, dtype: npt.DTypeLike = "float32") -> None:
+        try:
+            self._seed = operator.index(seed)
+        except TypeError:
+            raise UsageError(f"a seed is an integer, got {seed!r}") from None
+        if not 0 <= self._seed < 2**64:
+            raise UsageError(f"a seed lies in [0, 2^64), got {seed}")
+        self._numerics = Numerics(dtype)
+        self._trace: Trace | None = None
+        self._built: Net | None = None
+        self._plans: dict[tuple[int, ...], fetching.Plan] = {}
+        self._steppers: dict[tuple[Symbol, ...] | None, Stepper] = {}
+
+    @property
+    def trace(self) -> Trace:
+        """The trace that is open; what layers append to.
+
+        Raises:
+            UsageError: no frame function is running.
+        """
+        if self._trace is None:
+            raise UsageError("this is for inside a frame function, which generate_graphs calls")
+        return self._trace
+
+    @property
+    def _net(self) -> Net:
+        if self._built is None:
+            raise UsageError("there is no net yet: call bp.generate_graphs(frame) first")
+        return self._built
+
+    # Inside a frame
+
+    def placeholder(self, shape: Sequence[int], name: str | None = None) -> Symbol:
+        """A value fed from outside, one matrix `shape` = ``(features, batch)`` per time step.
+
+        Raises:
+            UsageError: outside a frame function, or two placeholders of one name.
+            ShapeError: a shape that is not two positive integers.
+        """
+        return self.trace.placeholder(shape, name)
+
+    def constant(self, array: npt.ArrayLike) -> Symbol:
+        """A fixed matrix ``(features, batch)``; a number is ``(1, 1)``.
+
+        Operators and functions take arrays and numbers directly, too.
+
+        Raises:
+            UsageError: outside a frame function, or no numbers.
+            ShapeError: an array that is no matrix.
+        """
+        return self.trace.constant(array)
+
+    def random_normal(self, shape: Sequence[int], mean: float = 0.0, stddev: float = 1.0) -> Symbol:
+        """Independent normal noise, new at every time step, by the Box-Muller transform.
+
+        Random numbers are counter-based (Philox: Salmon, Moraes, Dror & Shaw, *Parallel random
+        numbers: as easy as 1, 2, 3*, 2011), keyed by the seed, the ordinal of the random call in
+        its trace, the mode's frame counter, feature and lane: they do not depend on the window's
+        length, and go on where a checkpoint was made.
+
+        Raises:
+            UsageError: outside a frame function, a negative `stddev`, or a number that is not
+                finite.
+            ShapeError: a shape that is not two positive integers.
+        """
+        if stddev < 0:
+            raise UsageError(f"a standard deviation is not negative, got {stddev}")
+        return self.trace.noise("normal", shape, mean=mean, stddev=stddev)
+
+    def random_uniform(self, shape: Sequence[int], low: float = 0.0, high: float = 1.0) -> Symbol:
+        """Independent noise, uniform in ``[low, high)``; see `random_normal`."""
+        return self.trace.noise("uniform", shape, low=low, high=high)
+
+    def get_variable(
+        self,
+        name: str,
+        shape: Sequence[int],
+        initializer: Initializer | npt.ArrayLike | None = None,
+    ) -> Symbol:
+        """The weight of this name in the open scopes; made when it is asked for the first time.
+
+        Both modes share it, and so do calls of one trace.
+
+        Args:
+            name: without the scopes.
+            shape: ``(features, batch)``.
+            initializer: see `bptt.initializers`; `glorot_uniform` by default.
+
+        Raises:
+            ShapeError: the weight has another shape, or its initializer gives another.
+            NonFiniteError: the initializer gives NaN or infinity.
+            UsageError: outside a frame function.
+        """
+        return self.trace.variable(name, shape, initializer)
+
+    def variable_scope(self, name: str) -> AbstractContextManager[None]:
+        """A scope: names of weights inside begin with ``name/``. Scopes nest.
+
+        Raises:
+            UsageError: outside a frame function, or an empty name.
+        """
+        return self.trace.scope(name)
+
+    def get_past_variable(self, name: str, starting_value: npt.ArrayLike) -> Symbol:
+        """The value of a recurrence at t-1, also when it was named already.
+
+        Args:
+            name: unique in the frame; see `name_variable`.
+            starting_value: ``(features, batch)``, or ``(features, 1)`` for every lane: as many as
+                the placeholders made so far have at most.
+
+        Raises:
+            ShapeError: a starting value that is no matrix.
+            NonFiniteError: a starting value with NaN or infinity.
+            UsageError: outside a frame function, or asked for again with another shape.
+        """
+        return self.trace.past(name, starting_value)
+
+    def name_variable(self, name: str, v: Operand) -> Symbol:
+        """Declare `v` the value at t of the recurrence `name`; returns `v`, for use in line.
+
+        Raises:
+            ShapeError: `v` has another shape than the past value.
+            UsageError: there is no past value of this name, or it was named already.
+        """
+        return self.trace.name(name, v)
+
+    # The two graphs
+
+    def generate_graphs(
+        self, frame: FrameFunction, num_loops: int = 10
+    ) -> Mapping[str, tuple[Any, ...]]:
+        """Trace the frame, once for each mode.
+
+        Args:
+            frame: ``frame(bp, depth)``, called with ``bp.DEEP`` and then ``bp.SHALLOW``; it may
+                branch on it (noise only when deep, another batch). Placeholders come first in what
+                it returns.
+            num_loops: T, the frames of one deep window.
+
+        Returns:
+            What the frame returned for each mode, ``{"deep": (...), "shallow": (...)}``.
+
+        Raises:
+            BpttError: a mistake in the frame, with the line it was made on.
+            UsageError: called twice, or fewer than one loop.
+        """
+        if self._built is not None or self._trace is not None:
+            raise UsageError(
+                "the graphs are there already, or under way; another net is another BPTT"
+            )
+        if operator.index(num_loops) < 1:
+            raise UsageError(f"num_loops is at least 1, got {num_loops}")
+        net = Net(self._numerics, self._seed)
+        try:
+            for depth, frames in ((self.DEEP, num_loops), (self.SHALLOW, 1)):
+                self._trace = net.open_trace(depth, frames)
+                self._trace.close(frame(self, depth))
+        except BpttError as error:
+            locate(error)
+            raise
+        finally:
+            self._trace = None
+        net.finish()
+        self._built = net
+        return self.graphs
+
+    @property
+    def graphs(self) -> Mapping[str, tuple[Any, ...]]:
+        """What the frame returned for each mode."""
+        return {depth: trace.returned for depth, trace in self._net.traces.items()}
+
+    # Weights and state
+
+    @property
+    def parameters(self) -> Parameters:
+        """The weights by full name; reading copies, ``bp.parameters[name] = array`` sets."""
+        return Parameters(self._net.weights, self._numerics.dtype)
+
+    @property
+    def state(self) -> Mapping[str, StateView]:
+        """The state of each mode by name, e.g. ``bp.state["deep"]["hidden-0"]``; assignable."""
+        dtype = self._numerics.dtype
+        return {depth: StateView(state, dtype) for depth, state in self._net.states.items()}
+
+    @property
+    def starting_constants(self) -> Mapping[str, Array]:
+        """The starting values of the deep state, as they were given; read-only."""
+        pasts = self._net.trace(self.DEEP).recurrences
+        return MappingProxyType({name: pasts[name].start for name in sorted(pasts)})
+
+    @property
+    def next_frame(self) -> int:
+        """The frame of its data where the next window of `fit` begins; pass it as `start`."""
+        return self._net.next_frame
+
+    def reset_state(self, depth: str, lane: int | None = None) -> None:
+        """Set a mode's state, or one lane of it, to the starting values.
+
+        Raises:
+            UsageError: no such mode or lane.
+        """
+        self._net.trace(depth)
+        self._net.reset_state(depth, lane)
+
+    def copy_state_forward(self, lane: int | None = None) -> None:
+        """Copy state and frame counter from deep to shallow.
+
+        Args:
+            lane: take this lane of the deep state along, for every lane of the shallow one.
+
+        Raises:
+            ShapeError: the modes' states differ in shape, and no lane was given.
+            UsageError: no such lane.
+        """
+        self._net.copy_state_forward(self.DEEP, self.SHALLOW, lane)
+
+    # One window at a time
+
+    def generate_feed_dict(
+        self, depth: str, data: Sequence[npt.ArrayLike], num_settable: int
+    ) -> dict[Symbol, Array]:
+        """What to feed for one window: data for the placeholders, and the mode's state.
+
+        Args:
+            depth: the mode.
+            data: one array for each of the first `num_settable` values that the frame returned,
+                ``(T, features, batch)``; only axes of length 1 may be missing.
+            num_settable: how many of them to feed.
+
+        Returns:
+            A feed for `run` and `gradients`; keys are placeholders and past values.
+
+        Raises:
+            ShapeError: an array that is not one whole window of its placeholder.
+            UsageError: fewer arrays than `num_settable`, or a value that is no placeholder.
+        """
+        net = self._net
+        trace = net.trace(depth)
+        if not 0 <= num_settable <= len(data):
+            raise UsageError(f"{num_settable} values are to be fed, from {len(data)} arrays")
+        dtype = self._numerics.dtype
+        feed: dict[Symbol, Array] = {}
+        for symbol, values in zip(trace.settable(num_settable), data, strict=False):
+            what = f"the feed of {symbol.name!r}"
+            feed[symbol] = arrays.window(values, trace.frames, symbol.shape, dtype, what)
+        state = net.states[depth]
+        for name, recurrence in trace.recurrences.items():
+            feed[recurrence.past] = state.get(name)
+        return feed
+
+    @overload
+    def run(self, fetches: Sequence[Fetch], feed: Feed) -> list[Any]: ...
+    @overload
+    def run(self, fetches: Fetch, feed: Feed) -> Any: ...
+    def run(self, fetches: Sequence[Fetch] | Fetch, feed: Feed) -> Any:
+        """Run one window: T frames deep, or one frame shallow.
+
+        What is fetched precedes the update, if a training operation is among the fetches. State is
+        read from the feed and returned where asked for; the net's own stays. The mode's frame
+        counter goes T frames on.
+
+        Args:
+            fetches: symbols, what `generate_output_definitions` returned, and at most one
+                training operation; a list, or one alone.
+            feed: arrays for what the fetches need: placeholders ``(T, features, batch)``, past
+                values ``(features, batch)``.
+
+        Returns:
+            For each fetch, in order: a symbol's values ``(T, features, batch)``, also when T is 1;
+            a window value of one number as a float; state after the last frame
+            ``(features, batch)``; None for a training operation.
+
+        Raises:
+            UsageError: the feed lacks something or has what it should not, or fetches of different
+                graphs.
+            ShapeError: an array of another shape.
+            NonFiniteError: the loss to minimise is not finite; nothing is updated then.
+        """
+        if not isinstance(fetches, list | tuple):
+            return self.run([fetches], feed)[0]  # type: ignore[list-item]
+        key = tuple(map(id, fetches))
+        plan = self._plans.get(key)
+        if plan is None:
+            if not fetches:
+                return []
+            plan = self._plans[key] = fetching.Plan(self._net, fetches)
+        return plan.run(feed)
+
+    def generate_output_definitions(self, depth: str) -> list[StateHandle]:
+        """What to fetch to get the state after the window, sorted by name."""
+        return list(self._net.trace(depth).handles)
+
+    def save_output_state(self, depth: str, values: Sequence[npt.ArrayLike]) -> None:
+        """Set a mode's state from what was fetched for `generate_output_definitions`.
+
+        Raises:
+            UsageError: another number of arrays than of states.
+            ShapeError: an array of another shape; nothing is set then.
+        """
+        self._net.save_output_state(depth, values)
+
+    def gradients(
+        self, loss: Symbol, feed: Feed, wrt: Sequence[str | Symbol] | None = None
+    ) -> dict[str, Array]:
+        """The gradient of a window's loss, truncated at the window's first frame.
+
+        Nothing is updated, and the frame counter stays.
+
+        Args:
+            loss: a window value ``(1, 1)``.
+            feed: as for `run`.
+            wrt: names of weights, or symbols: variables, placeholders, past values (for the
+                gradient of the incoming state). All weights by default.
+
+        Returns:
+            By name, which a symbol of that name may stand for: for a weight an array of its shape,
+            for a placeholder ``(T, features, batch)``, for a past value ``(features, batch)``.
+
+        Raises:
+            UsageError: a loss that is no window value; see also `run`.
+            ShapeError: a loss of more than one number, or an array of another shape.
+        """
+        return fetching.gradients(self._net, loss, feed, wrt)
+
+    def minimize(
+        self, loss: Symbol, optimizer: Adam, clip: Clip | None = None
+    ) -> TrainingOperation:
+        """The training operation that lowers `loss`, for `run` and `fit`.
+
+        After `bptt.load` the n-th call takes up the moments and counters of the n-th saved one.
+
+        Args:
+            loss: a window value ``(1, 1)``, such as ``bptt.reduce_mean(v)``.
+            optimizer: a `bptt.Adam`.
+            clip: `bptt.ClipByValue`, `bptt.ClipByGlobalNorm`, or None.
+
+        Raises:
+            UsageError: a loss that is no window value, or belongs to another BPTT.
+            ShapeError: a loss of more than one number.
+        """
+        net = self._net
+        train = TrainingOperation(net, loss, optimizer, clip)
+        if len(net.trainings) < len(net.saved_trainings):
+            net.saved_trainings[len(net.trainings)].resume(train)
+        net.trainings.append(train)
+        return train
+
+    # Whole sequences
+
+    def fit(
+        self,
+        train: TrainingOperation,
+        data: Sequence[npt.ArrayLike],
+        steps: int | None = None,
+        *,
+        start: int = 0,
+        callback: Callable[[int, float], object] | None = None,
+        every: int = 100,
+    ) -> History:
+        """Train on consecutive windows of the data, state carried; the loop runs in the core.
+
+        A window that crosses the end of the data goes on at frame 0.
+
+        Args:
+            train: what `minimize` returned.
+            data: an array ``(time, features, batch)`` for each placeholder that the loss needs, in
+                returned order; only axes of length 1 may be missing.
+            steps: how many windows; by default one pass, so that every frame is seen.
+            start: the frame where the first window begins; `next_frame` to go on.
+            callback: ``callback(step, loss)``, called after every `every` windows with how many
+                there were in this call and the last one's loss; a true result stops.
+            every: see `callback`.
+
+        Returns:
+            The losses, one per window, each before its update.
+
+        Raises:
+            ShapeError: data that do not fit, or hold less than one window.
+            UsageError: another number of arrays; a start outside of the data.
+            NonFiniteError: a loss is not finite; that window is not trained on.
+        """
+        return training.fit(self._net, train, data, steps, start, callback, every)
+
+    def evaluate(self, loss: Symbol, data: Sequence[npt.ArrayLike]) -> float:
+        """The mean of a loss over all frames of the data, deep, from the present state.
+
+        Consecutive windows, the last one as short as needed, weighted by their frames. Nothing is
+        updated, and state and frame counter stay.
+
+        Args:
+            loss: a window value ``(1, 1)``.
+            data: as for `fit`, of any length.
+
+        Raises:
+            ShapeError: data that do not fit, or hold no frame.
+            UsageError: a loss that is no window value; another number of arrays.
+        """
+        return training.evaluate(self._net, loss, data)
+
+    def predict(
+        self, data: Sequence[npt.ArrayLike], outputs: Sequence[Symbol] | None = None
+    ) -> Any:
+        """Stream whole sequences through the shallow graph, frame by frame, state carried.
+
+        Args:
+            data: an array ``(time, features, batch)`` for each placeholder that the output needs,
+                in returned order; only axes of length 1 may be missing.
+            outputs: shallow symbols; the last one that the frame returned by default.
+
+        Returns:
+            ``(time, features, batch)``; a list of such for `outputs`.
+
+        Raises:
+            ShapeError: data that do not fit, or hold no frame.
+            UsageError: another number of arrays; outputs that are no shallow symbols.
+        """
+        results = streaming.predict(self._net, self._net.traces[self.SHALLOW], data, outputs)
+        return results[0] if outputs is None else results
+
+    def step(self, *inputs: npt.ArrayLike, outputs: Sequence[Symbol] | None = None) -> Any:
+        """One shallow frame, state carried: the streaming call.
+
+        Args:
+            inputs: an array ``(features, batch)`` for each placeholder that the output needs, in
+                returned order; only axes of length 1 may be missing.
+            outputs: shallow symbols; the last one that the frame returned by default.
+
+        Returns:
+            ``(features, batch)``; a list of such for `outputs`.
+
+        Raises:
+            ShapeError: an input of another shape.
+            UsageError: another number of inputs; outputs that are no shallow symbols.
+        """
+        key = None if outputs is None else tuple(outputs)
+        stepper = self._steppers.get(key)
+        if stepper is None:
+            stepper = self._steppers[key] = self.stepper(outputs=outputs)
+        stepper.feed(inputs)
+        stepper()
+        if outputs is None:
+            return stepper.output.copy()
+        return [output.copy() for output in stepper.outputs]
+
+    def stepper(
+        self, *, outputs: Sequence[Symbol] | None = None, own_state: bool = False
+    ) -> Stepper:
+        """`step` without any conversion: arrays to fill, a call, arrays to read.
+
+        Args:
+            outputs: shallow symbols; the last one that the frame returned by default.
+            own_state: carry a state of its own, which begins as the shallow state is now: many
+                streams, one net.
+
+        Raises:
+            UsageError: outputs that are no shallow symbols.
+        """
+        net = self._net
+        state = net.state_copy(self.SHALLOW) if own_state else net.states[self.SHALLOW]
+        return Stepper(net, net.traces[self.SHALLOW], outputs, state)
+
+    # Checkpoints
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write weights, state, optimiser moments and counters to one safetensors file.
+
+        The path holds a whole old or a whole new file at every moment. `bptt.load` reads it.
+
+        Raises:
+            CheckpointError: the file system refuses; what was at the path stays.
+        """
+        checkpoint.write(self._net, path)
+
+
+def load(path: str | os.PathLike[str], frame: FrameFunction) -> BPTT:
+    """The net that was saved, to go on bit for bit.
+
+    Its graphs are traced anew from `frame`, which must be the function that the saved net was
+    made of; `BPTT.minimize` with the same optimiser takes up moments and counters.
+
+    Args:
+        path: written by `BPTT.save`.
+        frame: as for `BPTT.generate_graphs`.
+
+    Raises:
+        CheckpointError: no such file, a damaged or a foreign one, one of a newer format, or one of
+            another frame.
+
+    Example::
+
+        bp = bptt.load("net.safetensors", frame)
+        x, y, out = bp.graphs[bp.DEEP]
+        train = bp.minimize(bptt.reduce_mean(bptt.square(out - y)), bptt.Adam(0.05))
+        bp.fit(train, [inputs, targets], start=bp.next_frame)
+    """
+    saved = checkpoint.read(path)
+    bp = BPTT(saved.about["seed"], saved.about["dtype"])
+    bp.generate_graphs(frame, saved.about["num_loops"])
+    saved.apply(bp._net)
+    return bp

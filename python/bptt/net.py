@@ -1,0 +1,243 @@
+"""What `generate_graphs` built: shared weights and, per mode, a trace, a state and its programs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from bptt import arrays
+from bptt.errors import ShapeError, UsageError
+from bptt.numerics import Array, Numerics, Program, State
+from bptt.symbol import Symbol
+from bptt.trace import Trace
+
+if TYPE_CHECKING:
+    from bptt.checkpoint import SavedTraining
+    from bptt.training import TrainingOperation
+
+
+class Net:
+    """The weights, traces, states and programs of one `BPTT` object.
+
+    Attributes:
+        numerics: dtype and classes of the core.
+        seed: of noise and of initial weights.
+        weights: shared by both modes and by all programs.
+        traces: by mode.
+        states: by mode, with the mode's frame counter.
+        next_frame: where in its data the next window of `fit` begins.
+        trainings: the training operations, in order of creation.
+        saved_trainings: those of the checkpoint that the net was loaded from.
+    """
+
+    def __init__(self, numerics: Numerics, seed: int) -> None:
+        self.numerics = numerics
+        self.seed = seed
+        self.weights = numerics.Weights()
+        self.traces: dict[str, Trace] = {}
+        self.states: dict[str, State] = {}
+        self.next_frame = 0
+        self.trainings: list[TrainingOperation] = []
+        self.saved_trainings: list[SavedTraining] = []
+        self._programs: dict[tuple[Any, ...], Program] = {}
+
+    def open_trace(self, depth: str, frames: int) -> Trace:
+        """Begin the trace of a mode whose windows have this many frames."""
+        trace = Trace(depth, frames, self.weights, self.seed, self.numerics.dtype)
+        self.traces[depth] = trace
+        return trace
+
+    def finish(self) -> None:
+        """After both traces: lay the weights out, and begin at the starting values."""
+        self.weights.freeze([trace.graph for trace in self.traces.values()])
+        for depth, trace in self.traces.items():
+            pasts = trace.recurrences.items()
+            self.states[depth] = self.numerics.State({name: r.past.shape for name, r in pasts})
+            self.reset_state(depth, None)
+
+    # Programs
+
+    def program(
+        self,
+        trace: Trace,
+        frames: int,
+        fetches: Sequence[int],
+        loss: int | None = None,
+        wrt: Sequence[int] = (),
+    ) -> Program:
+        """The program of a mode for these fetches, compiled at first use."""
+        key = (trace.depth, frames, tuple(fetches), loss, tuple(wrt))
+        program = self._programs.get(key)
+        if program is None:
+            program = self._programs[key] = self.new_program(trace, frames, fetches, loss, wrt)
+        return program
+
+    def new_program(
+        self,
+        trace: Trace,
+        frames: int,
+        fetches: Sequence[int],
+        loss: int | None = None,
+        wrt: Sequence[int] = (),
+    ) -> Program:
+        """A program with an arena of its own."""
+        return self.numerics.Program(
+            trace.graph, self.weights, frames, list(fetches), loss, list(wrt), self.seed
+        )
+
+    # State
+
+    def reset_state(self, depth: str, lane: int | None) -> None:
+        """Set the state, or one lane of it, to the starting values."""
+        state = self.states[depth]
+        for name, recurrence in self.traces[depth].recurrences.items():
+            shape = state.shape(name)
+            values = np.broadcast_to(recurrence.start, shape)
+            if lane is not None:
+                column = _lane(lane, shape, f"the {depth} state {name!r}")
+                kept = state.get(name)
+                kept[:, column] = values[:, column]
+                values = kept
+            state.set(name, values)
+
+    def copy_state_forward(self, source: str, target: str, lane: int | None) -> None:
+        """Copy state and frame counter from one mode to the other; with `lane`, that lane only.
+
+        Nothing is copied when a shape does not fit.
+        """
+        old, new = self.states[source], self.states[target]
+        copies = {}
+        for name in new.names:
+            if name not in old.names:
+                continue
+            values, shape = old.get(name), new.shape(name)
+            if lane is not None:
+                column = _lane(lane, values.shape, f"the {source} state {name!r}")
+                values = values[:, column : column + 1]
+                if len(values) == shape[0]:
+                    values = np.broadcast_to(values, shape)
+            if values.shape != shape:
+                advice = "" if lane is not None else "; copy_state_forward(lane=i) takes one lane"
+                raise ShapeError(
+                    f"the {source} state {name!r} has shape {values.shape}, the {target} one "
+                    f"{shape}{advice}"
+                )
+            copies[name] = values
+        for name, values in copies.items():
+            new.set(name, values)
+        new.frame = old.frame
+
+    def state_copy(self, depth: str) -> State:
+        """An independent state equal to the mode's own."""
+        state = self.states[depth]
+        copy = self.numerics.State({name: state.shape(name) for name in state.names})
+        for name in state.names:
+            copy.set(name, state.get(name))
+        copy.frame = state.frame
+        return copy
+
+    def save_output_state(self, depth: str, values: Sequence[npt.ArrayLike]) -> None:
+        """See `BPTT.save_output_state`."""
+        state = self.states[self.trace(depth).depth]
+        pasts, handles = self.traces[depth].recurrences, self.traces[depth].handles
+        if len(values) != len(handles):
+            names = ", ".join(handle.name for handle in handles)
+            raise UsageError(
+                f"the {depth} graph has {len(handles)} states ({names}), got {len(values)} arrays"
+            )
+        dtype = self.numerics.dtype
+        checked = [
+            (name, arrays.lanes(value, pasts[name].past.shape, dtype, f"the state {name!r}"))
+            for name, value in zip((handle.name for handle in handles), values, strict=True)
+        ]
+        for name, array in checked:
+            state.set(name, array)
+
+    # What users bring
+
+    def trace(self, depth: str) -> Trace:
+        """The trace of a mode.
+
+        Raises:
+            UsageError: no such mode.
+        """
+        if depth not in self.traces:
+            raise UsageError(f'depth is "deep" or "shallow", got {depth!r}')
+        return self.traces[depth]
+
+    def own(self, symbol: object) -> Symbol:
+        """`symbol`, if it is one of this net's.
+
+        Raises:
+            UsageError: it is not.
+        """
+        if not isinstance(symbol, Symbol):
+            raise UsageError(f"expected a symbol, got {symbol!r}")
+        if self.traces[symbol.trace.depth] is not symbol.trace:
+            raise UsageError(f"{symbol} belongs to another BPTT")
+        return symbol
+
+    def scalar_loss(self, loss: object) -> Symbol:
+        """`loss`, if it is a window value of one number.
+
+        Raises:
+            UsageError: no symbol of this net, or no window value.
+            ShapeError: more than one number.
+        """
+        symbol = self.own(loss)
+        if symbol.extent != "window":
+            raise UsageError(
+                f"a loss is a window value, such as bptt.reduce_mean(v) without axis; got {symbol}"
+            )
+        if symbol.shape != (1, 1):
+            raise ShapeError(f"a loss has shape (1, 1), got {symbol.shape}")
+        return symbol
+
+    def streams(
+        self, program: Program, inputs: Sequence[Symbol], data: Sequence[npt.ArrayLike]
+    ) -> list[Array]:
+        """Whole sequences ``(time, features, batch)`` for `inputs`, in the program's order.
+
+        Raises:
+            UsageError: another number of arrays than of placeholders, or no numbers.
+            ShapeError: an array that does not fit, or of another length than the others.
+        """
+        given = matched(inputs, data)
+        if not given:
+            raise UsageError("no placeholder is needed, so there is no data to walk through")
+        whole = {
+            symbol.id: arrays.sequence(
+                values, symbol.shape, self.numerics.dtype, f"the data for {symbol.name!r}"
+            )
+            for symbol, values in given.items()
+        }
+        lengths = {symbol.name: len(whole[symbol.id]) for symbol in given}
+        if len(set(lengths.values())) > 1:
+            raise ShapeError(f"the data differ in their number of frames: {lengths}")
+        return [whole[id] for id in program.placeholders]
+
+
+def matched(
+    inputs: Sequence[Symbol], data: Sequence[npt.ArrayLike]
+) -> Mapping[Symbol, npt.ArrayLike]:
+    """Each placeholder with its array.
+
+    Raises:
+        UsageError: another number of arrays than of placeholders.
+    """
+    if len(inputs) != len(data):
+        names = ", ".join(f"{symbol.name!r} {symbol.shape}" for symbol in inputs)
+        raise UsageError(
+            f"expected one array for each of the placeholders needed ({names or 'none'}), "
+            f"got {len(data)}"
+        )
+    return dict(zip(inputs, data, strict=True))
+
+
+def _lane(lane: int, shape: tuple[int, ...], what: str) -> int:
+    if not 0 <= lane < shape[1]:
+        raise UsageError(f"{what} has {shape[1]} lanes, counted from 0; there is no lane {lane}")
+    return lane

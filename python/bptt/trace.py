@@ -1,0 +1,337 @@
+"""The trace of one mode: the user's frame, written down as a graph of the core.
+
+A trace is open while the frame function runs, and takes placeholders, variables and recurrences
+only then; operations (a loss, a metric) may be appended to it later as well.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from bptt import _core, arrays
+from bptt.errors import ShapeError, UsageError, caller
+from bptt.initializers import Initializer, draw, glorot_uniform
+from bptt.numerics import Array, Weights
+from bptt.symbol import Operand, Symbol
+
+
+@dataclass
+class Recurrence:
+    """A past symbol tied to its named value.
+
+    Attributes:
+        past: the value at t-1.
+        start: its starting value as given, ``(features, batch)`` or ``(features, 1)``.
+        where: the user's line that asked for the past value.
+        named: whether the value at t was named.
+    """
+
+    past: Symbol
+    start: Array
+    where: str
+    named: bool = False
+
+
+class StateHandle:
+    """Stands for a named state in a list of fetches: its value after the window's last frame.
+
+    Attributes:
+        trace: the mode it belongs to.
+        name: the state's name.
+    """
+
+    __slots__ = ("name", "trace")
+
+    def __init__(self, trace: Trace, name: str) -> None:
+        self.trace = trace
+        self.name = name
+
+    def __repr__(self) -> str:
+        return f"<StateHandle {self.name!r} of the {self.trace.depth} graph>"
+
+
+class Trace:
+    """The graph of one mode and the names in it.
+
+    Attributes:
+        depth: the mode, ``"deep"`` or ``"shallow"``.
+        frames: how many frames one window of it has.
+        graph: the core's graph.
+        placeholders: in order of creation.
+        variables: by full name.
+        recurrences: by name.
+        returned: what the frame function returned.
+        handles: of all states, sorted by name; set when the trace is closed.
+        structure: a hash of the operations and shapes of the frame, set when the trace is closed;
+            values (constants, initial weights, strengths of noise) and later losses are no part.
+    """
+
+    def __init__(
+        self, depth: str, frames: int, weights: Weights, seed: int, dtype: np.dtype[Any]
+    ) -> None:
+        self.depth = depth
+        self.frames = frames
+        self.weights = weights
+        self.graph = _core.Graph()
+        self.placeholders: list[Symbol] = []
+        self.variables: dict[str, Symbol] = {}
+        self.recurrences: dict[str, Recurrence] = {}
+        self.returned: tuple[Any, ...] = ()
+        self.handles: list[StateHandle] = []
+        self.structure = ""
+        self._seed = seed
+        self._dtype = dtype
+        self._scopes: list[str] = []
+        self._random_calls = 0
+        self._last_layer = -1
+        self._unnamed_dense = 0
+        self._nodes: list[str] = []
+        self._numbers: dict[int, int] = {}
+
+    def close(self, returned: object) -> None:
+        """End the trace with what the frame function returned.
+
+        Raises:
+            UsageError: no symbol was returned, or a past value was never named.
+        """
+        self.returned = tuple(returned) if isinstance(returned, list | tuple) else (returned,)
+        if not any(isinstance(each, Symbol) for each in self.returned):
+            raise UsageError("a frame function returns its symbols, placeholders first; got none")
+        for name, recurrence in self.recurrences.items():
+            if not recurrence.named:
+                raise UsageError(
+                    f"the past value {name!r} is never named: call bp.name_variable({name!r}, v) "
+                    f"with its value at t (at {recurrence.where})"
+                )
+        self.handles = [StateHandle(self, name) for name in sorted(self.recurrences)]
+        self.structure = hashlib.sha256("\n".join(self._nodes).encode()).hexdigest()
+
+    # Values that come from outside the frame
+
+    def placeholder(self, shape: Sequence[int], name: str | None) -> Symbol:
+        """See `BPTT.placeholder`."""
+        if name is None:
+            name = f"placeholder_{len(self.placeholders)}"
+        if any(name == other.name for other in self.placeholders):
+            raise UsageError(f"two placeholders are called {name!r}")
+        shape = arrays.shape_of(shape, f"placeholder {name!r}")
+        symbol = self._symbol(self.graph.placeholder(*shape), "placeholder", name)
+        self.placeholders.append(symbol)
+        return symbol
+
+    def constant(self, value: npt.ArrayLike) -> Symbol:
+        """See `BPTT.constant`."""
+        values = arrays.matrix(value, np.dtype(np.float64), "a constant")
+        return self._symbol(self.graph.constant(values), "constant")
+
+    def noise(self, distribution: str, shape: Sequence[int], **parameters: float) -> Symbol:
+        """Random numbers, the ordinal of the call among the trace's being part of their key."""
+        features, batch = arrays.shape_of(shape, f"{distribution} noise")
+        if not np.isfinite(list(parameters.values())).all():
+            raise UsageError(f"{distribution} noise takes finite numbers, got {parameters}")
+        ordinal = self._random_calls
+        self._random_calls += 1
+        return self.append(
+            distribution,
+            features=features,
+            batch=batch,
+            ordinal=ordinal,
+            **{key: float(number) for key, number in parameters.items()},
+        )[0]
+
+    # Weights
+
+    @contextmanager
+    def scope(self, name: str) -> Iterator[None]:
+        """See `BPTT.variable_scope`."""
+        self._scopes.append(_name(name, "a scope"))
+        try:
+            yield
+        finally:
+            self._scopes.pop()
+
+    def variable(
+        self, name: str, shape: Sequence[int], initializer: Initializer | npt.ArrayLike | None
+    ) -> Symbol:
+        """See `BPTT.get_variable`."""
+        name = "/".join([*self._scopes, _name(name, "a variable")])
+        shape = arrays.shape_of(shape, f"variable {name!r}")
+        if name not in self.weights.names:
+            start = glorot_uniform if initializer is None else initializer
+            self.weights.declare(name, draw(start, shape, self._seed, name, self._dtype))
+        declared = self.weights.shape(name)
+        if declared != shape:
+            raise ShapeError(
+                f"the variable {name!r} has shape {declared}, and is asked for again with {shape}"
+            )
+        if name not in self.variables:
+            id = self.graph.variable(name, *shape)
+            self.variables[name] = self._symbol(id, "variable", name)
+        return self.variables[name]
+
+    # Recurrences
+
+    def start(
+        self, name: str, width: int, initializer: Initializer | npt.ArrayLike | None
+    ) -> npt.ArrayLike:
+        """The starting value of a layer's state: drawn for all lanes, given, or zeros by default.
+
+        Raises:
+            ShapeError: an array of another width.
+            NonFiniteError: NaN or infinity.
+        """
+        if initializer is None:
+            return np.zeros((width, 1))
+        if callable(initializer):
+            return draw(initializer, (width, 1), self._seed, f"state/{name}", self._dtype)
+        shape = np.shape(initializer)
+        if shape[:1] != (width,):
+            raise ShapeError(
+                f"the starting value of {name!r} has shape {shape}; expected ({width}, 1), or "
+                f"({width}, batch)"
+            )
+        return initializer
+
+    def past(self, name: str, start: npt.ArrayLike, batch: int | None = None) -> Symbol:
+        """See `BPTT.get_past_variable`; `batch` says how many lanes a start of one column serves.
+
+        Left out, it is the largest batch of the placeholders there are so far.
+        """
+        what = f"the starting value of {_name(name, 'a past value')!r}"
+        values = arrays.finite(arrays.matrix(start, self._dtype, what), what)
+        known = self.recurrences.get(name)
+        if known is not None:
+            if known.start.shape != values.shape:
+                raise UsageError(
+                    f"the past value {name!r} starts with shape {known.start.shape}, and is asked "
+                    f"for again with a starting value of shape {values.shape}"
+                )
+            return known.past
+        features, lanes = arrays.shape_of(values.shape, what)
+        if lanes == 1:
+            lanes = batch or max((other.shape[1] for other in self.placeholders), default=1)
+        symbol = self._symbol(self.graph.past(name, features, lanes), "past", name)
+        values = values.copy()
+        values.setflags(write=False)
+        self.recurrences[name] = Recurrence(symbol, values, caller())
+        return symbol
+
+    def name(self, name: str, v: Operand) -> Symbol:
+        """See `BPTT.name_variable`."""
+        recurrence = self.recurrences.get(name)
+        if recurrence is None:
+            raise UsageError(
+                f"{name!r} is named without a past value: call bp.get_past_variable({name!r}, "
+                "starting_value) first"
+            )
+        if recurrence.named:
+            raise UsageError(f"{name!r} is named twice in one frame")
+        symbol = self.symbol(v)
+        self.graph.tie(recurrence.past.id, symbol.id)
+        recurrence.named = True
+        self._nodes.append(f"tie {name} {self._numbers[symbol.id]}")
+        return symbol
+
+    # Operations
+
+    def append(self, operation: str, *operands: Operand, **attributes: Any) -> list[Symbol]:
+        """Append one operation of the core; arrays and numbers among the operands are constants.
+
+        Raises:
+            ShapeError: the operands' shapes do not fit.
+            UsageError: an operand belongs to another graph.
+        """
+        inputs = [self.symbol(operand).id for operand in operands]
+        outputs = self.graph.append(operation, inputs, attributes)
+        kept = {key: value for key, value in attributes.items() if not isinstance(value, float)}
+        sources = [self._numbers[id] for id in inputs]
+        return [self._symbol(id, f"{operation} {sources} {sorted(kept.items())}") for id in outputs]
+
+    def symbol(self, operand: Operand) -> Symbol:
+        """The operand itself, if it is a symbol of this trace, or else a constant.
+
+        Raises:
+            UsageError: a symbol of another graph, or no numbers.
+            ShapeError: an array that is no matrix.
+        """
+        if not isinstance(operand, Symbol):
+            return self.constant(operand)
+        if operand.trace is not self:
+            whose = "its" if operand.trace.weights is self.weights else "another BPTT's"
+            raise UsageError(
+                f"{operand} is used in the {self.depth} graph: it is a symbol of {whose} "
+                f"{operand.trace.depth} graph"
+            )
+        return operand
+
+    def frame_value(self, operand: Operand) -> Symbol:
+        """The operand with a value at every frame: a fused cell takes no time-constant input."""
+        symbol = self.symbol(operand)
+        if symbol.extent != "constant":
+            return symbol
+        features, batch = symbol.shape
+        return self.append("expand", symbol, features=features, batch=batch)[0]
+
+    # Numbering
+
+    def layer(self, index: int | None) -> int:
+        """The number of a new recurrent layer; None for one more than the largest so far."""
+        if index is None:
+            index = self._last_layer + 1
+        self._last_layer = max(self._last_layer, index)
+        return index
+
+    def dense_name(self) -> str:
+        """The name of the next dense layer that was given none."""
+        self._unnamed_dense += 1
+        return f"dense_{self._unnamed_dense - 1}"
+
+    # What values need
+
+    def settable(self, count: int) -> list[Symbol]:
+        """The first `count` values that the frame returned, which must be placeholders.
+
+        Raises:
+            UsageError: they are not.
+        """
+        symbols = list(self.returned[:count])
+        for position, each in enumerate(symbols):
+            if each not in self.placeholders:
+                raise UsageError(
+                    f"value {position} that the frame returned is no placeholder, but {each!r}"
+                )
+        return symbols
+
+    def inputs(self, values: Sequence[int]) -> list[Symbol]:
+        """The placeholders that these values need: the returned ones first, in returned order."""
+        needed = set(self.graph.placeholders_of(list(values)))
+        order = [each for each in self.returned if isinstance(each, Symbol)] + self.placeholders
+        return [each for each in dict.fromkeys(order) if each.id in needed]
+
+    def carried(self, values: Sequence[int]) -> list[int]:
+        """The past values whose recurrences need no other placeholders than these values do.
+
+        They are computed along with them, so that no state goes stale unseen.
+        """
+        fed = set(self.graph.placeholders_of(list(values)))
+        pasts = [recurrence.past.id for recurrence in self.recurrences.values()]
+        return [past for past in pasts if fed.issuperset(self.graph.placeholders_of([past]))]
+
+    def _symbol(self, id: int, kind: str, name: str = "") -> Symbol:
+        symbol = Symbol(self, id, self.graph.shape(id), name)
+        self._numbers[id] = len(self._numbers)
+        self._nodes.append(f"{kind} {name} {symbol.shape}")
+        return symbol
+
+
+def _name(name: str, what: str) -> str:
+    if not isinstance(name, str) or not name:
+        raise UsageError(f"the name of {what} is text, and not empty; got {name!r}")
+    return name
