@@ -1,0 +1,144 @@
+"""Frame functions that several tests share.
+
+The origin's two nets, and the recurrent cells written from primitive operations as a user would
+write them: under the weight and state names of `bptt.layers`, so that one set of weights fits both.
+The LSTM's equations are 7 to 11 of A. Graves, "Generating Sequences With Recurrent Neural Networks"
+(2013); a prime marks the value of the frame before.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+import bptt
+
+Frame = Callable[[bptt.BPTT, str], Any]
+Cell = Callable[..., Any]
+
+GATES = "ifco"
+PEEPHOLES = (None, "full", "diagonal")
+
+
+def rnn_cell(
+    bp: bptt.BPTT,
+    x: Any,
+    width: int,
+    *,
+    output: bool = False,
+    layer_index: int = 0,
+    initializer: Any = None,
+) -> Any:
+    """`bptt.layers.rnn` from primitive operations: x (features, batch) -> h or o (width, batch)."""
+    features = x.shape[0]
+    h_past = bp.get_past_variable(f"hidden-{layer_index}", np.zeros((width, 1)))
+    with bp.variable_scope(f"rnn_layer_{layer_index}"):
+        w_ax = bp.get_variable("W_ax", (width, features), initializer)
+        w_aa = bp.get_variable("W_aa", (width, width), initializer)
+        b_a = bp.get_variable("b_a", (width, 1), initializer)
+        h = bptt.tanh(w_aa @ h_past + w_ax @ x + b_a)
+        bp.name_variable(f"hidden-{layer_index}", h)
+        if not output:
+            return h
+        w_ya = bp.get_variable("W_ya", (width, width), initializer)
+        b_y = bp.get_variable("b_y", (width, 1), initializer)
+        return bptt.tanh(w_ya @ h + b_y)
+
+
+def lstm_cell(
+    bp: bptt.BPTT,
+    x: Any,
+    width: int,
+    *,
+    peephole: str | None = None,
+    layer_index: int = 0,
+    initializer: Any = None,
+) -> tuple[Any, Any]:
+    """`bptt.layers.lstm` from primitive operations: x (features, batch) -> c, h (width, batch).
+
+    A full peephole is a matrix, W c; a diagonal one, as in Graves's paper, is a column that scales
+    c unit by unit. The input and the forget gate look at c', the output gate at the new c.
+    """
+    features = x.shape[0]
+    c_past = bp.get_past_variable(f"cell-{layer_index}", np.zeros((width, 1)))
+    h_past = bp.get_past_variable(f"hidden-{layer_index}", np.zeros((width, 1)))
+
+    def weight(name: str, columns: int) -> Any:
+        return bp.get_variable(name, (width, columns), initializer)
+
+    with bp.variable_scope(f"lstm_layer_{layer_index}"):
+        projected = {
+            gate: weight(f"W_x{gate}", features) @ x
+            + weight(f"W_h{gate}", width) @ h_past
+            + weight(f"b_{gate}", 1)
+            for gate in GATES
+        }
+
+        def peep(gate: str, c: Any) -> Any:
+            if peephole == "full":
+                return projected[gate] + weight(f"W_c{gate}", width) @ c
+            if peephole == "diagonal":
+                return projected[gate] + weight(f"W_c{gate}", 1) * c
+            return projected[gate]
+
+        i = bptt.sigmoid(peep("i", c_past))
+        f = bptt.sigmoid(peep("f", c_past))
+        c = bp.name_variable(f"cell-{layer_index}", f * c_past + i * bptt.tanh(projected["c"]))
+        o = bptt.sigmoid(peep("o", c))
+        h = bp.name_variable(f"hidden-{layer_index}", o * bptt.tanh(c))
+    return c, h
+
+
+RNN: dict[str, Cell] = {"fused": bptt.layers.rnn, "primitive": rnn_cell}
+LSTM: dict[str, Cell] = {"fused": bptt.layers.lstm, "primitive": lstm_cell}
+
+
+def origin_rnn(form: str) -> Frame:
+    """The notebook's RNN: three outputs, broadcast against one target."""
+
+    def frame(bp: bptt.BPTT, depth: str) -> Any:
+        x = bp.placeholder((1, 1))
+        y = bp.placeholder((1, 1))
+        return x, y, RNN[form](bp, x, 3, output=True, layer_index=0)
+
+    return frame
+
+
+def origin_dual_lstm(form: str) -> Frame:
+    """The two LSTM layers with full peepholes and their sigmoid head."""
+
+    def frame(bp: bptt.BPTT, depth: str) -> Any:
+        x = bp.placeholder((1, 1))
+        y = bp.placeholder((1, 1))
+        _, h = LSTM[form](bp, x, 5, peephole="full", layer_index=0)
+        _, h = LSTM[form](bp, h, 5, peephole="full", layer_index=1)
+        return x, y, bptt.layers.dense(bp, h, 1, activation=bptt.sigmoid, name="")
+
+    return frame
+
+
+def palindrome(frames: int) -> np.ndarray:
+    """The origin's sequence 0, .1, .2, .3, .4, .5, .4, .3, .2, .1, 0, …: (frames,)."""
+    return (5.0 - np.abs(np.arange(frames) % 10 - 5.0)) / 10.0
+
+
+def mean_square(graph: Any) -> Any:
+    """The loss of a frame that returns its input, its target and its output last."""
+    return bptt.reduce_mean(bptt.square(graph[-1] - graph[1]))
+
+
+def draw_weights(bp: bptt.BPTT, rng: np.random.Generator, scale: float = 0.5) -> None:
+    """Set every weight to normal numbers, biases too: as zeros they would hide a fault."""
+    for name in sorted(bp.parameters):
+        bp.parameters[name] = rng.normal(0.0, scale, bp.parameters[name].shape)
+
+
+def draw_state(bp: bptt.BPTT, rng: np.random.Generator, scale: float = 0.5) -> None:
+    """Set the deep state to normal numbers: from zeros the recurrent weights get no gradient."""
+    for name in sorted(bp.state[bp.DEEP]):
+        bp.state[bp.DEEP][name] = rng.normal(0.0, scale, bp.state[bp.DEEP][name].shape)
+
+
+def gradients_of_everything(bp: bptt.BPTT, loss: Any, feed: Any) -> dict[str, np.ndarray]:
+    """By name, of all weights and of all that is fed: the placeholders and the incoming state."""
+    return dict(bp.gradients(loss, feed, wrt=[*bp.parameters, *feed]))

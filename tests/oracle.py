@@ -1,0 +1,556 @@
+"""Truncated backpropagation through time in plain numpy, written for reading.
+
+`bptt` traces a frame function once, schedules it and runs it in ranges of frames.  Here nothing is
+traced and nothing is scheduled: `unroll` *calls the frame function once for every time step*, past
+values are what the previous call named, every operation notes on a tape how its gradient goes back,
+and the backward sweep reads the tape from its end.  The two share no code; what they agree on is
+backpropagation through time.
+
+A frame function for both takes the namespace of functions as its third argument::
+
+    def frame(bp, depth, f):                # f is the package `bptt`, or this module
+        x = bp.placeholder((1, 1))
+        h = bp.get_past_variable("h", np.zeros((3, 1)))
+        h = bp.name_variable("h", f.tanh(bp.get_variable("W", (3, 1)) @ x + 0.5 * h))
+        return x, h
+
+    def loss(f, x, h):                      # of what the frame returned, over all frames
+        return f.reduce_mean(f.square(h - x))
+
+    window = oracle.unroll(frame, loss, weights={"W": ...}, state={"h": ...}, data=[x])
+
+Every array is float64 and (features, batch); sequences are (time, features, batch).
+"""
+
+from __future__ import annotations
+
+import builtins
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+Array = np.ndarray[Any, np.dtype[np.float64]]
+Pullback = Callable[[Array], Array]  # gradient of a result -> gradient of one of its operands
+
+
+# The tape ------------------------------------------------------------------------------------
+
+
+@dataclass
+class Tape:
+    """All values of one window, each after those it was computed from."""
+
+    frames: int
+    values: list[Value] = field(default_factory=list)
+    # With a generator here every value is off by a random `noise` of itself, as rounding would
+    # have it: how far results move then says how well conditioned they are.
+    rounding: np.random.Generator | None = None
+    noise: float = 0.0
+
+
+class Arithmetic:
+    """The operators, for `Value` and `Frames` alike."""
+
+    __array_ufunc__ = None  # so that `array + value` asks the value
+
+    def __add__(self, other):
+        return add(self, other)
+
+    def __radd__(self, other):
+        return add(other, self)
+
+    def __sub__(self, other):
+        return subtract(self, other)
+
+    def __rsub__(self, other):
+        return subtract(other, self)
+
+    def __mul__(self, other):
+        return multiply(self, other)
+
+    def __rmul__(self, other):
+        return multiply(other, self)
+
+    def __truediv__(self, other):
+        return divide(self, other)
+
+    def __rtruediv__(self, other):
+        return divide(other, self)
+
+    def __matmul__(self, other):
+        return matmul(self, other)
+
+    def __rmatmul__(self, other):
+        return matmul(other, self)
+
+    def __neg__(self):
+        return negative(self)
+
+    def __getitem__(self, features):
+        return slice_features(self, features)
+
+
+class Value(Arithmetic):
+    """One matrix (features, batch) at one time step, and how its gradient goes back.
+
+    extent: "constant" if it is the same at every frame (made of weights and constants only),
+    "frame" if it belongs to one frame, "window" if it was reduced over all of them.
+    """
+
+    def __init__(
+        self, tape: Tape, array, extent: str, edges: Sequence[tuple[Value, Pullback]] = ()
+    ):
+        self.array: Array = np.array(array, dtype=np.float64)
+        if tape.rounding is not None:
+            self.array *= 1 + tape.noise * tape.rounding.standard_normal(self.array.shape)
+        self.tape = tape
+        self.extent = extent
+        self.edges = edges
+        self.gradient = np.zeros_like(self.array)
+        tape.values.append(self)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        rows, columns = self.array.shape
+        return rows, columns
+
+
+def record(array, *edges: tuple[Value, Pullback]) -> Value:
+    """The result of an operation: its value, and for each operand the way back."""
+    extents = {operand.extent for operand, _ in edges} - {"constant"}
+    if len(extents) > 1:
+        raise TypeError("a window value has no frames to be combined with")
+    return Value(edges[0][0].tape, array, extents.pop() if extents else "constant", edges)
+
+
+def backward(loss: Value) -> None:
+    """Adds dLoss/dValue to the gradient of every value on the tape."""
+    loss.gradient += 1.0
+    for value in reversed(loss.tape.values):
+        for operand, pullback in value.edges:
+            operand.gradient += summed_to(operand.shape, pullback(value.gradient))
+
+
+def summed_to(shape: tuple[int, int], gradient: Array) -> Array:
+    """The way back through broadcasting: what was repeated along an axis is summed along it."""
+    for axis in (0, 1):
+        if shape[axis] == 1:
+            gradient = gradient.sum(axis=axis, keepdims=True)
+    return gradient
+
+
+class Frames(Arithmetic):
+    """What the frame function returned, outside of it: one value for every frame."""
+
+    def __init__(self, values: list[Value]):
+        self.values = values
+
+
+def framewise(operation):
+    """An operation on `Frames` is that operation at every frame."""
+
+    def apply(*operands, **attributes):
+        sequences = [operand for operand in operands if isinstance(operand, Frames)]
+        if not sequences:
+            return operation(*operands, **attributes)
+        return Frames(
+            [
+                operation(
+                    *(o.values[t] if isinstance(o, Frames) else o for o in operands), **attributes
+                )
+                for t in range(len(sequences[0].values))
+            ]
+        )
+
+    apply.__doc__ = operation.__doc__
+    return apply
+
+
+# The operations: value, and the way back for each operand -------------------------------------
+
+
+def as_values(*operands) -> list[Value]:
+    """Numbers and arrays beside a value become constants on its tape."""
+    tape = next(operand.tape for operand in operands if isinstance(operand, Value))
+    return [
+        operand if isinstance(operand, Value) else Value(tape, matrix(operand), "constant")
+        for operand in operands
+    ]
+
+
+def matrix(array) -> Array:
+    array = np.asarray(array, dtype=np.float64)
+    return array.reshape(1, 1) if array.ndim == 0 else array
+
+
+@framewise
+def add(a, b):
+    a, b = as_values(a, b)
+    return record(a.array + b.array, (a, lambda g: g), (b, lambda g: g))
+
+
+@framewise
+def subtract(a, b):
+    a, b = as_values(a, b)
+    return record(a.array - b.array, (a, lambda g: g), (b, lambda g: -g))
+
+
+@framewise
+def multiply(a, b):
+    a, b = as_values(a, b)
+    return record(a.array * b.array, (a, lambda g: g * b.array), (b, lambda g: g * a.array))
+
+
+@framewise
+def divide(a, b):
+    a, b = as_values(a, b)
+    y = a.array / b.array
+    return record(y, (a, lambda g: g / b.array), (b, lambda g: -g * y / b.array))
+
+
+@framewise
+def maximum(a, b):
+    a, b = as_values(a, b)
+    first = a.array >= b.array  # a tie goes to the first operand
+    return record(
+        np.where(first, a.array, b.array), (a, lambda g: g * first), (b, lambda g: g * ~first)
+    )
+
+
+@framewise
+def minimum(a, b):
+    a, b = as_values(a, b)
+    first = a.array <= b.array
+    return record(
+        np.where(first, a.array, b.array), (a, lambda g: g * first), (b, lambda g: g * ~first)
+    )
+
+
+@framewise
+def matmul(a, b):
+    a, b = as_values(a, b)
+    return record(a.array @ b.array, (a, lambda g: g @ b.array.T), (b, lambda g: a.array.T @ g))
+
+
+@framewise
+def negative(x):
+    return record(-x.array, (x, lambda g: -g))
+
+
+@framewise
+def tanh(x):
+    y = np.tanh(x.array)
+    return record(y, (x, lambda g: g * (1 - y * y)))
+
+
+@framewise
+def sigmoid(x):
+    y = 1 / (1 + np.exp(-x.array))
+    return record(y, (x, lambda g: g * y * (1 - y)))
+
+
+@framewise
+def relu(x):
+    return record(np.maximum(x.array, 0), (x, lambda g: g * (x.array > 0)))
+
+
+@framewise
+def exp(x):
+    y = np.exp(x.array)
+    return record(y, (x, lambda g: g * y))
+
+
+@framewise
+def log(x):
+    return record(np.log(x.array), (x, lambda g: g / x.array))
+
+
+@framewise
+def sqrt(x):
+    y = np.sqrt(x.array)
+    return record(y, (x, lambda g: g / (2 * y)))
+
+
+@framewise
+def square(x):
+    return record(x.array**2, (x, lambda g: g * 2 * x.array))
+
+
+@framewise
+def abs(x):
+    return record(np.abs(x.array), (x, lambda g: g * np.sign(x.array)))
+
+
+@framewise
+def stop_gradient(x):
+    return record(x.array, (x, np.zeros_like))
+
+
+@framewise
+def transpose(x):
+    return record(x.array.T, (x, lambda g: g.T))
+
+
+@framewise
+def slice_features(x, features):
+    def back(g):
+        whole = np.zeros_like(x.array)
+        whole[features] = g
+        return whole
+
+    return record(x.array[features], (x, back))
+
+
+def concat(values, axis=0):
+    return concat_of(*values, axis=axis)
+
+
+@framewise
+def concat_of(*values, axis):
+    values = as_values(*values)
+    ends = np.cumsum([value.shape[axis] for value in values])
+
+    def part(end, length):
+        return lambda g: np.take(g, range(end - length, end), axis=axis)
+
+    return record(
+        np.concatenate([value.array for value in values], axis),
+        *((v, part(end, v.shape[axis])) for v, end in zip(values, ends, strict=True)),
+    )
+
+
+def reduce_sum(v, axis=None):
+    """With an axis per frame; without one over everything there is: all frames, or, for a window
+    value, its features and batch."""
+    return (
+        reduce_frame(v, axis=axis, mean=False) if axis is not None else reduce_window(v, mean=False)
+    )
+
+
+def reduce_mean(v, axis=None):
+    return (
+        reduce_frame(v, axis=axis, mean=True) if axis is not None else reduce_window(v, mean=True)
+    )
+
+
+@framewise
+def reduce_frame(x, axis, mean):
+    total = x.array.sum(axis=axis, keepdims=True)
+    share = total.size / x.array.size if mean else 1.0
+    return record(share * total, (x, lambda g: share * g * np.ones_like(x.array)))
+
+
+def reduce_window(v, mean):
+    if isinstance(v, Value) and v.extent == "frame":
+        raise TypeError("a window value needs all frames: make it in the loss, not in the frame")
+    if isinstance(v, Frames):
+        values = v.values
+    elif v.extent == "constant":
+        values = [v] * v.tape.frames  # it stands for its value at every frame
+    else:
+        values = [v]
+    share = 1.0 / builtins.sum(value.array.size for value in values) if mean else 1.0
+    total = builtins.sum(value.array.sum() for value in values)
+    reduced = record(
+        [[share * total]], *((x, lambda g, x=x: share * g * np.ones_like(x.array)) for x in values)
+    )
+    reduced.extent = "window"
+    return reduced
+
+
+class layers:
+    """The cells as their equations; where weights and starting values come from is not asked."""
+
+    @staticmethod
+    def rnn(bp, x, width, *, output=False, layer_index=None, initializer=None, initial_state=None):
+        """h = tanh(W_aa h' + W_ax x + b_a); with output=True o = tanh(W_ya h + b_y)."""
+        index = bp.next_layer(layer_index)
+        past = bp.get_past_variable(f"hidden-{index}", np.zeros((width, x.shape[1])))
+        with bp.variable_scope(f"rnn_layer_{index}"):
+            W_ax = bp.get_variable("W_ax", (width, x.shape[0]))
+            W_aa = bp.get_variable("W_aa", (width, width))
+            b_a = bp.get_variable("b_a", (width, 1))
+            h = bp.name_variable(f"hidden-{index}", tanh(W_aa @ past + W_ax @ x + b_a))
+            if not output:
+                return h
+            W_ya = bp.get_variable("W_ya", (width, width))
+            b_y = bp.get_variable("b_y", (width, 1))
+            return tanh(W_ya @ h + b_y)
+
+    @staticmethod
+    def lstm(
+        bp, x, width, *, peephole=None, layer_index=None, initializer=None, initial_state=None
+    ):
+        """Graves 2013, equations 7 to 11; h', c' are the past values, o looks at the new c."""
+        index = bp.next_layer(layer_index)
+        h_past = bp.get_past_variable(f"hidden-{index}", np.zeros((width, x.shape[1])))
+        c_past = bp.get_past_variable(f"cell-{index}", np.zeros((width, x.shape[1])))
+        with bp.variable_scope(f"lstm_layer_{index}"):
+
+            def affine(gate):
+                W_x = bp.get_variable(f"W_x{gate}", (width, x.shape[0]))
+                W_h = bp.get_variable(f"W_h{gate}", (width, width))
+                return W_x @ x + W_h @ h_past + bp.get_variable(f"b_{gate}", (width, 1))
+
+            def peep(gate, c):
+                if peephole == "full":
+                    return bp.get_variable(f"W_c{gate}", (width, width)) @ c
+                if peephole == "diagonal":
+                    return bp.get_variable(f"W_c{gate}", (width, 1)) * c
+                return 0.0
+
+            i = sigmoid(affine("i") + peep("i", c_past))
+            f = sigmoid(affine("f") + peep("f", c_past))
+            c = bp.name_variable(f"cell-{index}", f * c_past + i * tanh(affine("c")))
+            o = sigmoid(affine("o") + peep("o", c))
+            h = bp.name_variable(f"hidden-{index}", o * tanh(c))
+            return c, h
+
+    @staticmethod
+    def dense(bp, x, width, *, activation=None, name=None, initializer=None):
+        """activation(W x + b)"""
+        with bp.variable_scope(bp.next_dense() if name is None else name):
+            W = bp.get_variable("W", (width, x.shape[0]))
+            y = W @ x + bp.get_variable("b", (width, 1))
+        return y if activation is None else activation(y)
+
+
+# The window ----------------------------------------------------------------------------------
+
+
+class Frame:
+    """What a frame function sees as `bp` at one time step."""
+
+    DEEP, SHALLOW = "deep", "shallow"
+
+    def __init__(self, tape, weights, past, data, noise):
+        self.tape = tape
+        self.weights: dict[str, Value] = weights
+        self.past: dict[str, Value] = past
+        self.named: dict[str, Value] = {}
+        self.placeholders: list[Value] = []
+        self.data: Iterator[Array] = iter(data)
+        self.noise: Iterator[Array] = iter(noise)
+        self.scopes: list[str] = []
+        self.layers: list[int] = []
+        self.dense_calls = 0
+
+    def placeholder(self, shape, name=None):
+        self.placeholders.append(self.fed(next(self.data), shape))
+        return self.placeholders[-1]
+
+    def constant(self, array):
+        return Value(self.tape, matrix(array), "constant")
+
+    def random_normal(self, shape, mean=0.0, stddev=1.0):
+        return self.fed(next(self.noise), shape)  # what was drawn is given, not drawn again
+
+    def random_uniform(self, shape, low=0.0, high=1.0):
+        return self.fed(next(self.noise), shape)
+
+    def fed(self, array, shape):
+        assert array.shape == tuple(shape), f"{array.shape} was given for {shape}"
+        return Value(self.tape, array, "frame")
+
+    def get_variable(self, name, shape, initializer=None):
+        weight = self.weights["/".join([*self.scopes, name])]
+        assert weight.shape == tuple(shape), f"{name} is {weight.shape}, not {shape}"
+        return weight
+
+    @contextmanager
+    def variable_scope(self, name):
+        self.scopes += [name] if name else []
+        yield
+        self.scopes = self.scopes[:-1] if name else self.scopes
+
+    def get_past_variable(self, name, starting_value):
+        return self.past[name]
+
+    def name_variable(self, name, v):
+        assert name not in self.named, f"{name} is named twice"
+        # (features, 1) named for a state of many lanes is that value in every lane
+        self.named[name] = record(np.broadcast_to(v.array, self.past[name].shape), (v, lambda g: g))
+        self.named[name].extent = "frame"
+        return v
+
+    def next_layer(self, index):
+        self.layers.append(max(self.layers, default=-1) + 1 if index is None else index)
+        return self.layers[-1]
+
+    def next_dense(self):
+        self.dense_calls += 1
+        return f"dense_{self.dense_calls - 1}"
+
+
+@dataclass
+class Window:
+    """One window of truncated backpropagation through time; without a loss, no gradients."""
+
+    outputs: list[Array]  # (time, features, batch), each value that the frame returned
+    state: dict[str, Array]  # every recurrence after the last frame
+    loss: float | None = None
+    gradients: dict[str, Array] = field(default_factory=dict)  # of every weight
+    placeholder_gradients: list[Array] = field(default_factory=list)  # (time, features, batch)
+    state_gradients: dict[str, Array] = field(default_factory=dict)  # of the incoming state
+
+
+def unroll(
+    frame: Callable[..., Sequence[Value]],
+    loss: Callable[..., Value] | None = None,
+    *,
+    weights: dict[str, Array],
+    state: dict[str, Array],
+    data: Sequence[Array],
+    noise: Sequence[Array] = (),
+    frames: int | None = None,
+    depth: str = "deep",
+    rounding: np.random.Generator | None = None,
+    rounding_noise: float = 0.0,
+) -> Window:
+    """Runs `frame(bp, depth, f)` for all frames, then `loss(f, *returned)` backward through them.
+
+    weights, state: name -> array; the state comes in, nothing is changed.
+    data, noise: for each placeholder and each random call, in order, (time, features, batch).
+    frames: only needed where there are no data to tell.
+    """
+    functions = sys.modules[__name__]
+    T = frames if frames is not None else len([*data, *noise][0])
+    tape = Tape(T, rounding=rounding, noise=rounding_noise)
+    leaves = {name: Value(tape, array, "constant") for name, array in weights.items()}
+    incoming = {name: Value(tape, array, "frame") for name, array in state.items()}
+
+    past, calls, returned = incoming, [], []
+    for t in range(T):
+        bp = Frame(tape, leaves, past, [x[t] for x in data], [x[t] for x in noise])
+        returned.append(frame(bp, depth, functions))
+        calls.append(bp)
+        past = {name: bp.named[name] for name in past}  # the value at t is the past value at t+1
+
+    symbols = list(zip(*returned, strict=True))
+    window = Window(
+        outputs=[np.stack([value.array for value in values]) for values in symbols],
+        state={name: value.array for name, value in past.items()},
+    )
+    if loss is None:
+        return window
+
+    total = loss(
+        functions,
+        *(
+            values[0] if values[0].extent == "constant" else Frames(list(values))
+            for values in symbols
+        ),
+    )
+    backward(total)
+    window.loss = total.array.item()
+    window.gradients = {name: leaf.gradient for name, leaf in leaves.items()}
+    window.state_gradients = {name: value.gradient for name, value in incoming.items()}
+    window.placeholder_gradients = [
+        np.stack([x.gradient for x in values])
+        for values in zip(*(bp.placeholders for bp in calls), strict=True)
+    ]
+    return window
