@@ -91,8 +91,8 @@ py::array_t<S> to_numpy(const Tensor<S>& tensor, Index frames) {
   return array;
 }
 
-/// Called between windows: now and then looks whether the user wants to stop.
-std::function<void()> signal_check();
+/// A pulse at which Python's signal handlers run: Ctrl-C stops a long call. For use without the GIL.
+Pulse signals();
 
 void bind_operations(py::module_&);
 void bind_graph(py::module_&);

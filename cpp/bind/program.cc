@@ -37,8 +37,20 @@ void bind_program(py::module_& m) {
             assign(p.first(name), array, "the state '" + name + "'");
           },
           py::arg("name"), py::arg("array"))
-      .def("forward", &P::forward, py::arg("frame"), py::call_guard<py::gil_scoped_release>())
-      .def("backward", &P::backward, py::call_guard<py::gil_scoped_release>())
+      .def(
+          "forward",
+          [](P& p, std::uint64_t frame) {
+            Pulse pulse = signals();
+            p.forward(frame, pulse);
+          },
+          py::arg("frame"), py::call_guard<py::gil_scoped_release>())
+      .def(
+          "backward",
+          [](P& p) {
+            Pulse pulse = signals();
+            p.backward(pulse);
+          },
+          py::call_guard<py::gil_scoped_release>())
       .def(
           "value", [](const P& p, Value v) { return to_numpy(p.tensor(v), p.frames()); }, py::arg("value"))
       .def(

@@ -14,7 +14,7 @@ class Stepper {
 
   void step() {
     program_.load(state_);
-    program_.forward(state_.frame);
+    program_.forward(state_.frame, pulse_);
     program_.store(state_);
     ++state_.frame;
   }
@@ -44,6 +44,7 @@ class Stepper {
   Program<S>& program_;
   State<S>& state_;
   std::vector<Value> outputs_;
+  Pulse pulse_;  // a frame is short
 };
 
 }  // namespace

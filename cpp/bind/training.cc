@@ -4,15 +4,15 @@
 
 namespace bptt::bind {
 
-std::function<void()> signal_check() {
+Pulse signals() {
   using Clock = std::chrono::steady_clock;
-  constexpr auto period = std::chrono::milliseconds(50);
-  return [last = Clock::now(), period]() mutable {
+  constexpr auto period = std::chrono::milliseconds(20);  // the GIL may have to be waited for: not too often
+  return Pulse([last = Clock::now(), period]() mutable {
     if (Clock::now() - last < period) return;
     last = Clock::now();
     const py::gil_scoped_acquire acquire;
     if (PyErr_CheckSignals() != 0) throw py::error_already_set();
-  };
+  });
 }
 
 namespace {
@@ -43,7 +43,8 @@ py::array_t<S> fit_windows(Program<S>& program, State<S>& state, std::optional<T
   std::vector<S> losses(static_cast<std::size_t>(steps));
   {
     const py::gil_scoped_release release;
-    fit(program, state, training.value_or(nullptr), all, start, losses, signal_check());
+    Pulse pulse = signals();
+    fit(program, state, training.value_or(nullptr), all, start, losses, pulse);
   }
   return py::array_t<S>(static_cast<Index>(losses.size()), losses.data());
 }
@@ -64,13 +65,14 @@ std::vector<py::array_t<S>> predict_frames(Program<S>& program, State<S>& state,
         {from, {arrays.back().mutable_data(), nullptr, from.shape, Extent::Frame, from.shape.features}});
   }
   const py::gil_scoped_release release;
+  Pulse pulse = signals();
   predict<S>(
       program, state, all, windows,
       [&](Index w) {
         for (const auto& [from, to] : copies)
           for (Index t = 0; t < program.frames(); ++t) to.values(w * program.frames() + t) = from.values(t);
       },
-      signal_check());
+      pulse);
   return arrays;
 }
 
@@ -99,7 +101,13 @@ void bind_training(py::module_& m) {
              return T{weights, clip, Adam<S>(optimiser.settings)};
            }),
            py::arg("weights"), py::arg("clip"), py::arg("optimiser"), py::keep_alive<1, 2>())
-      .def("update", &T::update, py::call_guard<py::gil_scoped_release>())
+      .def(
+          "step",
+          [](T& t, Program<S>& program) {
+            Pulse pulse = signals();
+            t.step(program, pulse);
+          },
+          py::arg("program"), py::call_guard<py::gil_scoped_release>())
       .def_property(
           "learning_rate", [](const T& t) { return t.optimiser.settings.learning_rate; },
           [](T& t, double rate) { t.optimiser.settings.learning_rate = rate; })

@@ -4,14 +4,14 @@
 // of a cycle:
 //
 //   forward(r)      writes the outputs at the frames r; they hold garbage before.
-//   backward(r)     adds to the gradients of the inputs that differ from frame to frame (and of window
-//   values). accumulate(r)   adds to the gradients of the inputs that are constant in time, summing over the
-//   frames r.
+//   backward(r)     adds to the gradients of the inputs that differ from frame to frame (and of window values).
+//   accumulate(r)   adds to the gradients of the inputs that are constant in time, summing over the frames r.
 //
 // backward runs after every user of the outputs had its turn, so their gradients are complete at r; it goes
-// through time in reverse. accumulate follows once per stage and window, over all frames. An input whose
-// gradient is null needs none; the outputs' gradients are never null when backward and accumulate are called.
-// All gradients are zero when a sweep begins. Constant and window values have one frame, whatever the range.
+// through time in reverse. accumulate follows once per stage and window, over all frames. Unless its output is
+// a window value, an operation may be given a long range in pieces. An input whose gradient is null needs none;
+// the outputs' gradients are never null when backward and accumulate are called. All gradients are zero when a
+// sweep begins. Constant and window values have one frame, whatever the range.
 #pragma once
 
 #include <Eigen/Core>

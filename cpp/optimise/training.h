@@ -37,16 +37,51 @@ struct Sequence {
   }
 };
 
-/// A way to change the weights of a net after a backward pass.
+/// A way to change the weights of a net by the gradient of a loss.
 template <class S>
 struct Training {
   Weights<S>& weights;
   Clip<S> clip;
   Adam<S> optimiser;
 
-  void update() {
+  /// After a forward: backward, clip, update. Throws NonFiniteError, with weights and moments as they were, if the
+  /// loss or a gradient is not finite.
+  void step(Program<S>& program, Pulse& pulse) {
+    if (!std::isfinite(program.loss())) {
+      std::ostringstream message;
+      message << "the loss of " << window() << " is " << program.loss() << ": the first that is not finite is "
+              << program.not_finite() << ". Weights, moments and state are those before that window";
+      throw NonFiniteError(message.str());
+    }
+    program.backward(pulse);
+    check_gradients();
     clip(weights.gradients());
     optimiser.update(weights);
+  }
+
+ private:
+  /// The present window in words: as many came before as there were updates.
+  std::string window() const {
+    return "window " + std::to_string(optimiser.steps) + " of this training operation, counted from 0,";
+  }
+
+  void check_gradients() const {
+    const Block<S>& all = weights.gradients();
+    const Eigen::Map<const Eigen::Array<S, Eigen::Dynamic, 1>> g(all.data(), all.size());
+    if ((g * S(0)).sum() == S(0)) return;  // 0 times infinity or NaN is NaN
+    std::string first;
+    S largest = 0;
+    for (const Variable& weight : weights.variables()) {
+      const Matrix<S> part = weights.part(all, weight.name);
+      if (!part.allFinite() && first.empty()) first = weight.name;
+      for (const S x : part.reshaped())
+        if (std::isfinite(x)) largest = std::max(largest, std::abs(x));
+    }
+    std::ostringstream message;
+    message << "the gradient of " << window() << " is not finite, first that of the weight '" << first
+            << "'; the largest finite magnitude in the gradient is " << largest
+            << ". Weights, moments and state are those before that window";
+    throw NonFiniteError(message.str());
   }
 };
 
@@ -57,47 +92,37 @@ void feed(Program<S>& program, const std::vector<Sequence<S>>& data, Index start
     data[i].copy(start, program.frames(), program.tensor(program.placeholders()[i]).value);
 }
 
-/// Runs as many windows as `losses` has room for, from frame `start` on, and writes the loss of each. Without
-/// `training` nothing but the state changes. `between` is called before every window and may throw; state,
-/// weights and counters are then those of the last whole window.
-template <class S>
-void fit(Program<S>& program, State<S>& state, Training<S>* training, const std::vector<Sequence<S>>& data,
-         Index start, std::vector<S>& losses, const std::function<void()>& between) {
-  for (std::size_t window = 0; window < losses.size(); ++window) {
-    between();
-    feed(program, data, start + static_cast<Index>(window) * program.frames());
-    program.load(state);
-    program.forward(state.frame);
-    losses[window] = program.loss();
-    if (training) {
-      if (!std::isfinite(losses[window])) {
-        std::ostringstream message;
-        message << "the loss of window " << window << " is " << losses[window]
-                << "; weights and state are those before it";
-        throw NonFiniteError(message.str());
-      }
-      program.backward();
-      training->update();
-    }
-    program.store(state);
-    state.frame += static_cast<std::uint64_t>(program.frames());
-  }
+/// One window from frame `start` of the data on: feed, run, carry the state. `middle` is called between the run and
+/// the carrying; if it throws, or the pulse does, state and counter are those before the window.
+template <class S, class F>
+void run_window(Program<S>& program, State<S>& state, const std::vector<Sequence<S>>& data, Index start,
+                Pulse& pulse, F&& middle) {
+  feed(program, data, start);
+  program.load(state);
+  program.forward(state.frame, pulse);
+  middle();
+  program.store(state);
+  state.frame += static_cast<std::uint64_t>(program.frames());
 }
 
-/// Runs a program frame by frame (T = 1) or window by window over the data, carrying the state, and hands
-/// every window to `collect`.
+/// Runs as many windows as `losses` has room for, from frame `start` on, and writes the loss of each. Without
+/// `training` nothing but the state changes.
+template <class S>
+void fit(Program<S>& program, State<S>& state, Training<S>* training, const std::vector<Sequence<S>>& data,
+         Index start, std::vector<S>& losses, Pulse& pulse) {
+  for (std::size_t window = 0; window < losses.size(); ++window)
+    run_window(program, state, data, start + static_cast<Index>(window) * program.frames(), pulse, [&] {
+      losses[window] = program.loss();
+      if (training) training->step(program, pulse);
+    });
+}
+
+/// Runs windows one after the other, and hands each to `collect`.
 template <class S>
 void predict(Program<S>& program, State<S>& state, const std::vector<Sequence<S>>& data, Index windows,
-             const std::function<void(Index)>& collect, const std::function<void()>& between) {
-  for (Index window = 0; window < windows; ++window) {
-    between();
-    feed(program, data, window * program.frames());
-    program.load(state);
-    program.forward(state.frame);
-    program.store(state);
-    state.frame += static_cast<std::uint64_t>(program.frames());
-    collect(window);
-  }
+             const std::function<void(Index)>& collect, Pulse& pulse) {
+  for (Index window = 0; window < windows; ++window)
+    run_window(program, state, data, window * program.frames(), pulse, [&] { collect(window); });
 }
 
 }  // namespace bptt

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <algorithm>
+#include <limits>
 #include <memory>
 #include <new>
 
@@ -44,7 +45,12 @@ class Arena {
     return place;
   }
 
-  void commit() { block_ = Block<S>(planned_); }
+  void commit() {
+    block_ = Block<S>(planned_);
+#ifdef BPTT_CHECKED  // a number that is read before it is written shows
+    std::fill_n(block_.data(), block_.size(), std::numeric_limits<S>::quiet_NaN());
+#endif
+  }
   S* at(Index place) const { return block_.data() + place; }
   Index size() const { return block_.size(); }
   void clear() { block_.clear(); }

@@ -1,7 +1,9 @@
 #include "unroll/program.h"
 
 #include <algorithm>
+#include <cmath>
 #include <ranges>
+#include <sstream>
 
 namespace bptt {
 namespace {
@@ -152,32 +154,58 @@ Program<S>::Program(const Graph& graph, Weights<S>& weights, const Request& requ
 
   auto place = scratch_places.begin();
   for (const Stage& stage : stages) {
-    RunStage run{{}, {}, stage.stepwise, {}};
+    RunStage run{{}, stage.stepwise};
     for (const int n : stage.nodes) {
       const Node& node = graph.nodes()[static_cast<std::size_t>(n)];
       operations_.push_back(make(node, Scratch<S>(scratch_.at(*place++))).first);
-      run.forward.push_back(operations_.back().get());
-      if (gradient_of_node(node)) run.backward.push_back(operations_.back().get());
-      run.names.push_back(node.type->name);
+      Step step{operations_.back().get(), gradient_of_node(node), 1, frames_, node.type->name, {}};
+      // A constant factor, a weight above all, meets every lane of the frame; all else is looked at once.
+      Index lanes = 1;
+      for (const Value v : node.outputs) {
+        step.outputs.push_back(tensors_[at(v)]);
+        step.work += graph.shape(v).size();
+        lanes = std::max(lanes, graph.shape(v).batch);
+      }
+      for (const Value v : node.inputs)
+        step.work += graph.shape(v).size() * (graph.extent(v) == Extent::Constant ? lanes : 1);
+      if (graph.extent(node.outputs.front()) == Extent::Frame)
+        step.piece = std::clamp(Pulse::unseen / step.work, Index{1}, frames_);
+      run.steps.push_back(std::move(step));
     }
     stages_.push_back(std::move(run));
   }
 }
 
 template <class S>
-void Program<S>::forward(std::uint64_t frame) {
-  clock_.frame = frame;
-  ++clock_.window;
-  for (const RunStage& stage : stages_)
-    if (stage.stepwise)
-      for (Index t = 0; t < frames_; ++t)
-        for (Operation<S>* operation : stage.forward) operation->forward({t, t + 1});
-    else
-      for (Operation<S>* operation : stage.forward) operation->forward({0, frames_});
+template <class F>
+void Program<S>::pieces(const Step& step, Pulse& pulse, F&& run) const {
+  for (Index from = 0; from < frames_; from += step.piece) {
+    const Range piece{from, std::min(from + step.piece, frames_)};
+    run(piece);
+    pulse.spend(step.work * piece.size());
+  }
 }
 
 template <class S>
-void Program<S>::backward() {
+void Program<S>::forward(std::uint64_t frame, Pulse& pulse) {
+  clock_.frame = frame;
+  ++clock_.window;
+  for (const RunStage& stage : stages_) {
+    if (stage.stepwise) {
+      for (Index t = 0; t < frames_; ++t)
+        for (const Step& step : stage.steps) {
+          step.operation->forward({t, t + 1});
+          pulse.spend(step.work);
+        }
+    } else {
+      const Step& step = stage.steps.front();
+      pieces(step, pulse, [&](Range r) { step.operation->forward(r); });
+    }
+  }
+}
+
+template <class S>
+void Program<S>::backward(Pulse& pulse) {
   if (loss_ < 0) throw UsageError("this program was built without a loss");
   gradients_.clear();
   weights_->gradients().clear();
@@ -185,12 +213,18 @@ void Program<S>::backward() {
   if (!loss.gradient) return;  // the loss depends on nothing that has a gradient
   *loss.gradient = S(1);
   for (const RunStage& stage : std::views::reverse(stages_)) {
-    if (stage.stepwise)
+    if (stage.stepwise) {
       for (Index t = frames_ - 1; t >= 0; --t)
-        for (Operation<S>* operation : std::views::reverse(stage.backward)) operation->backward({t, t + 1});
-    else
-      for (Operation<S>* operation : stage.backward) operation->backward({0, frames_});
-    for (Operation<S>* operation : stage.backward) operation->accumulate({0, frames_});
+        for (const Step& step : std::views::reverse(stage.steps))
+          if (step.backward) {
+            step.operation->backward({t, t + 1});
+            pulse.spend(step.work);
+          }
+    } else if (const Step& step = stage.steps.front(); step.backward) {
+      pieces(step, pulse, [&](Range r) { step.operation->backward({frames_ - r.end, frames_ - r.begin}); });
+    }
+    for (const Step& step : stage.steps)
+      if (step.backward) pieces(step, pulse, [&](Range r) { step.operation->accumulate(r); });
   }
 }
 
@@ -253,8 +287,56 @@ std::size_t Program<S>::memory() const {
 template <class S>
 std::vector<std::pair<std::vector<std::string>, bool>> Program<S>::stages() const {
   std::vector<std::pair<std::vector<std::string>, bool>> all;
-  for (const RunStage& stage : stages_) all.emplace_back(stage.names, stage.stepwise);
+  for (const RunStage& stage : stages_) {
+    all.emplace_back(std::vector<std::string>{}, stage.stepwise);
+    for (const Step& step : stage.steps) all.back().first.push_back(step.name);
+  }
   return all;
+}
+
+template <class S>
+std::string Program<S>::not_finite() const {
+  const auto describe = [&](const std::string& what, const Tensor<S>& tensor) -> std::string {
+    const Range all = tensor.frames({0, frames_});
+    S largest = 0;
+    Index first = -1;
+    for (Index t = all.begin; t < all.end; ++t) {
+      const Matrix<S> values = tensor.values(t);
+      for (const S x : values.reshaped())
+        if (std::isfinite(x))
+          largest = std::max(largest, std::abs(x));
+        else if (first < 0)
+          first = t;
+    }
+    if (first < 0) return {};
+    std::ostringstream text;
+    text << what;
+    if (tensor.extent == Extent::Frame) text << " at frame " << first << " of the window";
+    text << "; its largest finite magnitude is " << largest;
+    return text.str();
+  };
+  std::string found;
+  for (const Variable& weight : weights_->variables()) {
+    found = describe("the weight '" + weight.name + "'", weights_->tensor(weight.name));
+    if (!found.empty()) return found;
+  }
+  for (const Value v : placeholders_) {
+    found = describe("what was fed", tensor(v));
+    if (!found.empty()) return found;
+  }
+  for (const Carried& c : carried_) {
+    Tensor<S> incoming = c.window;
+    incoming.extent = Extent::Constant;
+    found = describe("the state '" + c.name + "' that came in", incoming);
+    if (!found.empty()) return found;
+  }
+  for (const RunStage& stage : stages_)
+    for (const Step& step : stage.steps)
+      for (const Tensor<S>& output : step.outputs) {
+        found = describe("the result of '" + step.name + "', of shape " + to_string(output.shape) + ",", output);
+        if (!found.empty()) return found;
+      }
+  return "no value";
 }
 
 template class Program<float>;

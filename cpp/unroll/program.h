@@ -11,6 +11,7 @@
 
 #include "ops/operation.h"
 #include "unroll/arena.h"
+#include "unroll/pulse.h"
 #include "unroll/schedule.h"
 #include "unroll/state.h"
 #include "unroll/weights.h"
@@ -36,10 +37,10 @@ class Program {
 
   /// Computes the window whose first frame has this number in its sequence. Placeholders and past states are
   /// read.
-  void forward(std::uint64_t frame);
+  void forward(std::uint64_t frame, Pulse&);
   /// Zeroes all gradients, then computes those of the loss, weights' included, for the window of the last
   /// forward.
-  void backward();
+  void backward(Pulse&);
 
   /// Copies the state that comes in, or out after the last frame.
   void load(const State<S>&);
@@ -55,6 +56,8 @@ class Program {
   Index frames() const { return frames_; }
   /// The loss of the last forward.
   S loss() const { return *tensor(loss_).value; }
+  /// After a forward: the first value, in running order, that is not finite, in words for an error message.
+  std::string not_finite() const;
   /// What has to be fed, in the order of the trace.
   const std::vector<Value>& placeholders() const { return placeholders_; }
   std::vector<std::string> pasts() const;
@@ -64,11 +67,18 @@ class Program {
   std::vector<std::pair<std::vector<std::string>, bool>> stages() const;
 
  private:
+  /// One operation as it is run.
+  struct Step {
+    Operation<S>* operation;
+    bool backward;  // it is on the way from the loss
+    Index work;     // for one frame, roughly, in multiplications
+    Index piece;    // how many frames it is given at once
+    std::string name;
+    std::vector<Tensor<S>> outputs;
+  };
   struct RunStage {
-    std::vector<Operation<S>*> forward,
-        backward;  // backward: those on the way from the loss, in running order too
+    std::vector<Step> steps;
     bool stepwise;
-    std::vector<std::string> names;
   };
   struct Carried {
     std::string name;
@@ -76,6 +86,9 @@ class Program {
   };
 
   const Carried& carried(const std::string& name) const;
+  /// Calls run with pieces of the window, one after the other, none of them long.
+  template <class F>
+  void pieces(const Step&, Pulse&, F&& run) const;
 
   Index frames_;
   Value loss_;

@@ -6,14 +6,13 @@ A plan is made once per list of fetches and kept; running it is a few calls into
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from math import isfinite
 from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from bptt import arrays
-from bptt.errors import NonFiniteError, UsageError
+from bptt.errors import UsageError
 from bptt.net import Net
 from bptt.numerics import Array
 from bptt.symbol import Symbol
@@ -127,11 +126,7 @@ class Plan:
         results = [read() for read in self._readers]
         train = self._train
         if train is not None:
-            loss = program.value(train.loss.id).item()
-            if not isfinite(loss):
-                raise NonFiniteError(f"the loss is {loss}; nothing was updated")
-            program.backward()
-            train.core.update()
+            train.core.step(program)
         self._state.frame = frame + self._frames
         return results
 
