@@ -281,8 +281,8 @@ def test_weights_of_a_cell_used_elsewhere(cell: Cell) -> None:
         def frame(bp: bptt.BPTT, depth: str) -> Any:
             x = bp.placeholder((2, 3))
             y = bp.placeholder((4, 3))
-            *_, h = cell(form, bp, x, 4, 0)
-            scope, matrix = ("lstm_layer_0", "W_hf") if len(_) else ("rnn_layer_0", "W_aa")
+            *c, h = cell(form, bp, x, 4, 0)
+            scope, matrix = ("lstm_layer_0", "W_hf") if c else ("rnn_layer_0", "W_aa")
             with bp.variable_scope(scope):
                 w = bp.get_variable(matrix, (4, 4))
             return x, y, w @ h + bptt.reduce_sum(bptt.square(w), axis=1)

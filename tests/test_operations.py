@@ -129,10 +129,11 @@ class Case:
     places: tuple[str, ...]
 
     def __str__(self) -> str:
-        kinds = (
-            "+".join(dict.fromkeys(self.places)) if len(self.places) > 4 else "+".join(self.places)
-        )
-        return f"{self.operation}{self.example}-{kinds}"
+        inputs = [place for i, place in enumerate(self.places) if not self.is_weight(i)]
+        return f"{self.operation}{self.example}-{'+'.join(inputs)}"
+
+    def is_weight(self, i: int) -> bool:
+        return OPERATIONS[self.operation].is_weight(i)
 
 
 def cases() -> Iterator[Case]:
@@ -225,7 +226,7 @@ class Net:
         return self.graph.append("window_sum", [product])[0]
 
     def close_the_cycle(self) -> None:
-        """before(t+1) = tanh(sum of <output, R>)"""
+        """The past value `before` is tanh(sum of <output, R>) of the frame before."""
         total = self.graph.constant(np.zeros((1, 1)))
         for output in self.outputs:
             R = self.graph.constant(self.rng.standard_normal(self.graph.shape(output)))
@@ -237,7 +238,7 @@ class Net:
 
     # Running it
 
-    def compile(self, bits: int, fetches: list[int], loss: bool = False) -> None:
+    def compile(self, bits: int, fetches: list[int], loss: bool = False, wrt: bool = True) -> None:
         core_weights, program = {
             32: (_core.Weights32, _core.Program32),
             64: (_core.Weights64, _core.Program64),
@@ -245,10 +246,9 @@ class Net:
         self.core_weights = core_weights()
         for name, numbers in self.weights.items():
             self.core_weights.declare(name, numbers)
-        wrt = self.checked + [past for past, _ in self.pasts.values()]
-        self.program = program(
-            self.graph, self.core_weights, self.frames, fetches, *([self.loss, wrt] if loss else [])
-        )
+        inputs = [*self.checked, *(past for past, _ in self.pasts.values())] if wrt else []
+        backward = [self.loss, inputs] if loss else []
+        self.program = program(self.graph, self.core_weights, self.frames, fetches, *backward)
 
     def forward(self) -> None:
         for name, numbers in self.weights.items():
@@ -292,7 +292,8 @@ def test_value(case: Case) -> None:
         inputs = [np.array(net.program.value(v), dtype=np.float64) for v in net.inputs]
         outputs = [np.array(net.program.value(v), dtype=np.float64) for v in net.outputs]
         if case.operation in OVER_THE_WINDOW:
-            expected = [[[OVER_THE_WINDOW[case.operation](inputs[0])]]]
+            outputs = [outputs[0].ravel()]
+            expected = [np.array([OVER_THE_WINDOW[case.operation](inputs[0])])]
         else:
             meaning = MEANING[case.operation]
             every = [
@@ -314,6 +315,7 @@ def test_gradient(case: Case) -> None:
         net = Net(case, frames)
         net.compile(64, [], loss=True)
         assert (stage_of(net) == "stepwise") == (CYCLE in case.places)
+        net.gradients()  # a second sweep must not add to the first
         for what, numbers, gradient in net.gradients():
             assert gradient.shape == numbers.shape, what
             if case.operation in NO_GRADIENT:
@@ -330,6 +332,20 @@ def test_gradient(case: Case) -> None:
             size = np.linalg.norm(gradient) * np.linalg.norm(direction)
             allowed = 1e-6 * size + 1e-8 * max(1.0, abs(above))
             assert abs(slope - np.sum(gradient * direction)) < allowed, f"{what}, {frames} frames"
+
+
+@each_case
+def test_gradient_of_weights_alone(case: Case) -> None:
+    """A program that needs no gradients of inputs gives the same ones of weights."""
+    net = Net(case, 5)
+    net.compile(64, [], loss=True)
+    expected = {name: gradient for name, _, gradient in net.gradients() if name in net.weights}
+    net.compile(64, [], loss=True, wrt=False)
+    net.forward()
+    net.program.backward()
+    for name, gradient in expected.items():
+        got = net.core_weights.gradient(name)
+        np.testing.assert_allclose(got, gradient, rtol=1e-12, atol=1e-13, err_msg=name)
 
 
 def stage_of(net: Net) -> str:

@@ -107,8 +107,8 @@ class Writer:
         self.layers = 0
         self.block()
         # Few different sizes: most values then fit most others.
-        self.sizes = sorted({1, self.choose(2, 3, 1, 5, 9), self.choose(3, 2, 1, 4, 17)})
-        self.batch = self.choose(1, 2, 3, 5)
+        self.sizes = sorted({1, self.choose(2, 3, 1, 5, 9), self.choose(3, 2, 1, 4, 17, 33)})
+        self.batch = self.choose(1, 2, 3, 5, 16)
 
     # Choices
 
@@ -194,8 +194,11 @@ class Writer:
         return self.unnamed[-1]
 
     def name(self, past: Symbol) -> None:
-        """Names whatever has its shape or is one column of it: also a placeholder, a constant, a
-        weight, itself or another past value (a delay line), or what has a name already."""
+        """Names what has its shape or is one column of it, whatever it is.
+
+        It may be a placeholder, a constant, a weight, itself or another past value (a delay line),
+        or have a name already.
+        """
         shapes = (past.shape, (past.shape[0], 1))
         fitting = lambda s: s.shape in shapes  # noqa: E731
         if self.chance(3):
@@ -305,7 +308,7 @@ def transpose(w: Writer, operation: str) -> Symbol:
 @row("concat")
 def concat(w: Writer, operation: str) -> Symbol:
     axis = w.choose(0, 1)
-    first = w.some(lambda s: s.shape[axis] < 10)
+    first = w.some(lambda s: s.shape[axis] < 10, fallback=lambda: w.weight(2, 3))
     parts = [first] * w.choose(0, 1) + [first]
     parts += [w.some(lambda s: s.shape[1 - axis] == first.shape[1 - axis] and s.shape[axis] < 10)]
     size = sum(s.shape[axis] for s in parts)
@@ -533,7 +536,9 @@ def by_bptt(drawn: Drawn, dtype: str) -> tuple[Answer, dict[str, Any]]:
 
     placeholders = symbols[: len(drawn.placeholders)]
     feed = bp.generate_feed_dict(bp.DEEP, question["data"], len(placeholders))
-    gradients = bp.gradients(total, feed, wrt=[*bp.parameters, *feed])  # before `run`: same noise
+    # Before `run`, so with the same noise; twice, since nothing may be left of the first time.
+    everything = [bp.gradients(total, feed, wrt=[*bp.parameters, *feed]) for _ in range(2)][1]
+    weights = bp.gradients(total, feed)  # a program that needs fewer gradients along the way
     handles = bp.generate_output_definitions(bp.DEEP)
     loss_value, *values = bp.run([total, *symbols, *handles], feed)
 
@@ -545,7 +550,8 @@ def by_bptt(drawn: Drawn, dtype: str) -> tuple[Answer, dict[str, Any]]:
     forward = dict(zip(names, values, strict=True), loss=np.array(loss_value))
     kinds = {symbol.name: f"state {symbol.name}" for symbol in feed}
     kinds |= {symbol.name: f"placeholder {i}" for i, symbol in enumerate(placeholders)}
-    backward = {kinds.get(name, f"weight {name}"): g for name, g in gradients.items()}
+    backward = {kinds.get(name, f"weight {name}"): g for name, g in everything.items()}
+    backward |= {f"weight {name}, alone": g for name, g in weights.items()}
     return Answer(forward, backward), question
 
 
@@ -557,6 +563,7 @@ def by_oracle(drawn: Drawn, question: dict[str, Any], **rounding: Any) -> Answer
     forward |= {f"final state {name}": state for name, state in window.state.items()}
     forward["loss"] = np.array(window.loss)
     backward = {f"weight {name}": g for name, g in window.gradients.items()}
+    backward |= {f"weight {name}, alone": g for name, g in window.gradients.items()}
     backward |= {f"state {name}": g for name, g in window.state_gradients.items()}
     backward |= {f"placeholder {i}": g for i, g in enumerate(window.placeholder_gradients)}
     return Answer(forward, backward)

@@ -3,8 +3,9 @@
 How closely one float32 run can follow another is not a matter of taste. The same runs computed in
 float64, where rounding is out of the way, miss the recorded losses by up to 2.6e-5 (RNN, at window
 27) and 1.7e-4 (dual LSTM, at window 265) of the loss: that is the rounding of the record itself.
-The float64 tests hold us to these figures; the float32 tests allow three times as much, since our
-own rounding joins that of the record.
+The float64 tests hold us to these figures. The float32 tests allow losses three times as much, as
+our own rounding joins that of the record, and weights and state ten times: they drift along the
+directions in which the loss is flat (a float32 run of the RNN's equations in numpy: six times).
 """
 
 from dataclasses import dataclass
@@ -96,18 +97,19 @@ def of_largest(got: np.ndarray, expected: np.ndarray) -> float:
     return float(np.abs(np.asarray(got, np.float64) - expected).max() / np.abs(expected).max())
 
 
-def assert_follows(run: Run, losses: np.ndarray, shallow: np.ndarray, *, slack: float) -> None:
+def assert_follows(run: Run, losses: np.ndarray, shallow: np.ndarray) -> None:
     """The whole run against the record: losses, then what the last window and the stream left."""
     record = run.record
+    slack, drift = (3.0, 10.0) if shallow.dtype == np.float32 else (1.0, 1.0)
     missed = relative(losses, record["losses"])
     assert missed[:50].max() <= 1e-4
     assert missed.max() <= slack * record.losses
     for name, expected in record.group("final").items():
-        assert of_largest(run.bp.parameters[name], expected) <= slack * record.weights, name
+        assert of_largest(run.bp.parameters[name], expected) <= drift * record.weights, name
     for name, expected in record.group("final_state").items():
-        assert of_largest(run.bp.state["deep"][name], expected) <= slack * record.state, name
+        assert of_largest(run.bp.state["deep"][name], expected) <= drift * record.state, name
     assert shallow.shape == record["shallow_outputs"].shape
-    assert np.abs(shallow - record["shallow_outputs"]).max() <= slack * record.outputs
+    assert np.abs(shallow - record["shallow_outputs"]).max() <= drift * record.outputs
 
 
 @pytest.fixture(params=RECORDS, ids=lambda record: record.name)
@@ -152,10 +154,8 @@ def test_weights_after_the_first_update(record: Record, form: str) -> None:
         assert np.abs(run.bp.parameters[name] - expected).max() <= 1e-6, name
 
 
-@pytest.mark.parametrize(("dtype", "slack"), [("float32", 3.0), ("float64", 1.0)])
-def test_fit_and_predict_follow_the_record(
-    record: Record, form: str, dtype: str, slack: float
-) -> None:
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_fit_and_predict_follow_the_record(record: Record, form: str, dtype: str) -> None:
     run = start(record, form, dtype)
     history = run.bp.fit(run.train, run.data, steps=WINDOWS)
     assert history.loss.shape == (WINDOWS,)
@@ -164,7 +164,7 @@ def test_fit_and_predict_follow_the_record(
     shallow = run.bp.predict([palindrome(100)])
     for name, value in final.items():  # the stream left the deep state alone
         np.testing.assert_array_equal(run.bp.state["deep"][name], value)
-    assert_follows(run, history.loss, shallow, slack=slack)
+    assert_follows(run, history.loss, shallow)
 
 
 def test_the_protocol_follows_the_record(record: Record) -> None:
@@ -184,7 +184,7 @@ def test_the_protocol_follows_the_record(record: Record) -> None:
 
     assert outputs[0].shape == record["outputs_first"].shape
     assert np.abs(outputs[0] - record["outputs_first"]).max() <= 1e-6
-    assert np.abs(outputs[-1] - record["outputs_last"]).max() <= 3.0 * record.outputs
+    assert np.abs(outputs[-1] - record["outputs_last"]).max() <= 10 * record.outputs
 
     bp.copy_state_forward()
     out = bp.graphs[bp.SHALLOW][-1]
@@ -194,4 +194,4 @@ def test_the_protocol_follows_the_record(record: Record) -> None:
         output, *state = bp.run([out, *bp.generate_output_definitions(bp.SHALLOW)], feed)
         bp.save_output_state(bp.SHALLOW, state)
         shallow.append(output[0])
-    assert_follows(run, np.array(losses), np.array(shallow), slack=3.0)
+    assert_follows(run, np.array(losses), np.array(shallow))
