@@ -119,8 +119,10 @@ class Expand final : public Operation<S> {
   explicit Expand(const Binding<S>& b) : x_(b.inputs[0]), y_(b.outputs[0]), walk_({y_, x_}) {}
 
   void forward(Range r) override {
-    walk_.rows(r, [&](Index n, const auto& at) {
-      with_row(x_.value + at[1], n, walk_.stride(1), [&](const auto& x) { Row<S>(y_.value + at[0], n) = x; });
+    lying(walk_.stride(1), [&](auto x_lies) {
+      walk_.rows(r, [&](Index n, const auto& at) {
+        Row<S>(y_.value + at[0], n) = x_lies.read(x_.value + at[1], n, walk_.stride(1));
+      });
     });
   }
 
@@ -135,8 +137,10 @@ class Expand final : public Operation<S> {
  private:
   void add_gradient(Range r) {
     if (!x_.gradient) return;
-    walk_.rows(r, [&](Index n, const auto& at) {
-      add_to_row(x_.gradient + at[1], n, walk_.stride(1), Row<S>(y_.gradient + at[0], n));
+    lying(walk_.stride(1), [&](auto x_lies) {
+      walk_.rows(r, [&](Index n, const auto& at) {
+        x_lies.add(x_.gradient + at[1], n, walk_.stride(1), Row<S>(y_.gradient + at[0], n));
+      });
     });
   }
 

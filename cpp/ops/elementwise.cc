@@ -80,9 +80,10 @@ class Unary final : public Operation<S> {
   explicit Unary(const Binding<S>& b) : x_(b.inputs[0]), y_(b.outputs[0]), walk_({y_, x_}) {}
 
   void forward(Range r) override {
-    walk_.rows(y_.frames(r), [&](Index n, const auto& at) {
-      with_row(x_.value + at[1], n, walk_.stride(1),
-               [&](const auto& x) { Row<S>(y_.value + at[0], n) = Rule::value(x); });
+    lying(walk_.stride(1), [&](auto x_lies) {
+      walk_.rows(y_.frames(r), [&](Index n, const auto& at) {
+        Row<S>(y_.value + at[0], n) = Rule::value(x_lies.read(x_.value + at[1], n, walk_.stride(1)));
+      });
     });
   }
 
@@ -97,10 +98,12 @@ class Unary final : public Operation<S> {
  private:
   void add_gradient(Range r) {  // dx += dy y'(x)
     if (!x_.gradient) return;
-    walk_.rows(y_.frames(r), [&](Index n, const auto& at) {
-      const Row<S> y(y_.value + at[0], n), dy(y_.gradient + at[0], n);
-      with_row(x_.value + at[1], n, walk_.stride(1), [&](const auto& x) {
-        add_to_row(x_.gradient + at[1], n, walk_.stride(1), dy * Rule::slope(x, y));
+    lying(walk_.stride(1), [&](auto x_lies) {
+      walk_.rows(y_.frames(r), [&](Index n, const auto& at) {
+        const Index stride = walk_.stride(1);
+        const auto x = x_lies.read(x_.value + at[1], n, stride);
+        const Row<S> y(y_.value + at[0], n), dy(y_.gradient + at[0], n);
+        x_lies.add(x_.gradient + at[1], n, stride, dy * Rule::slope(x, y));
       });
     });
   }
@@ -116,8 +119,8 @@ class Binary final : public Operation<S> {
       : a_(b.inputs[0]), b_(b.inputs[1]), y_(b.outputs[0]), walk_({y_, a_, b_}) {}
 
   void forward(Range r) override {
-    walk_.rows(y_.frames(r), [&](Index n, const auto& at) {
-      operands(n, at, [&](const auto& a, const auto& b) { Row<S>(y_.value + at[0], n) = Rule::value(a, b); });
+    rows(r, [&](Index n, const auto& at, auto, auto, const auto& a, const auto& b) {
+      Row<S>(y_.value + at[0], n) = Rule::value(a, b);
     });
   }
 
@@ -129,19 +132,21 @@ class Binary final : public Operation<S> {
     to_a = to_a && a_.gradient;
     to_b = to_b && b_.gradient;
     if (!to_a && !to_b) return;
-    walk_.rows(y_.frames(r), [&](Index n, const auto& at) {
+    rows(r, [&](Index n, const auto& at, auto a_lies, auto b_lies, const auto& a, const auto& b) {
       const Row<S> y(y_.value + at[0], n), dy(y_.gradient + at[0], n);
-      operands(n, at, [&](const auto& a, const auto& b) {
-        if (to_a) add_to_row(a_.gradient + at[1], n, walk_.stride(1), dy * Rule::slope_a(a, b, y));
-        if (to_b) add_to_row(b_.gradient + at[2], n, walk_.stride(2), dy * Rule::slope_b(a, b, y));
-      });
+      if (to_a) a_lies.add(a_.gradient + at[1], n, walk_.stride(1), dy * Rule::slope_a(a, b, y));
+      if (to_b) b_lies.add(b_.gradient + at[2], n, walk_.stride(2), dy * Rule::slope_b(a, b, y));
     });
   }
 
+  /// Calls f for every row, with how the operands lie and what they hold.
   template <class F>
-  void operands(Index n, const std::array<Index, 3>& at, F&& f) const {
-    with_row(a_.value + at[1], n, walk_.stride(1), [&](const auto& a) {
-      with_row(b_.value + at[2], n, walk_.stride(2), [&](const auto& b) { f(a, b); });
+  void rows(Range r, F&& f) const {
+    lying(walk_.stride(1), walk_.stride(2), [&](auto a_lies, auto b_lies) {
+      walk_.rows(y_.frames(r), [&](Index n, const auto& at) {
+        f(n, at, a_lies, b_lies, a_lies.read(a_.value + at[1], n, walk_.stride(1)),
+          b_lies.read(b_.value + at[2], n, walk_.stride(2)));
+      });
     });
   }
 

@@ -82,29 +82,67 @@ class Walk {
 
 template <class S>
 using Row = Eigen::Map<Eigen::Array<S, Eigen::Dynamic, 1>>;
-template <class S>
-using StridedRow = Eigen::Map<Eigen::Array<S, Eigen::Dynamic, 1>, Eigen::Unaligned, Eigen::InnerStride<>>;
 
-/// Calls f with a row of an operand as an array expression: a run of numbers, or one number repeated.
-template <class S, class F>
-void with_row(S* data, Index n, Index stride, F&& f) {
+// How an operand's numbers lie along a row: `read` gives them as an array expression, `add` adds an expression to their
+// gradients.
+
+struct Dense {  // one after the other
+  template <class S>
+  static auto read(S* data, Index n, Index) {
+    return Row<S>(data, n);
+  }
+  template <class S, class E>
+  static void add(S* data, Index n, Index, const E& expression) {
+    Row<S>(data, n) += expression;
+  }
+};
+
+struct Repeated {  // one number for the whole row; it gets the sum
+  template <class S>
+  static auto read(S* data, Index n, Index) {
+    return Eigen::Array<S, Eigen::Dynamic, 1>::Constant(n, *data);
+  }
+  template <class S, class E>
+  static void add(S* data, Index, Index, const E& expression) {
+    *data += expression.sum();
+  }
+};
+
+struct Spaced {  // `stride` apart, 0 and 1 included; slow, and rare: rows of stacked weights
+  template <class S>
+  using Map = Eigen::Map<Eigen::Array<S, Eigen::Dynamic, 1>, Eigen::Unaligned, Eigen::InnerStride<>>;
+  template <class S>
+  static auto read(S* data, Index n, Index stride) {
+    return Map<S>(data, n, Eigen::InnerStride<>(stride));
+  }
+  template <class S, class E>
+  static void add(S* data, Index n, Index stride, const E& expression) {
+    for (Index i = 0; i < n; ++i) data[i * stride] += expression.coeff(i);
+  }
+};
+
+/// Calls f with how an operand with this stride lies.
+template <class F>
+void lying(Index stride, F&& f) {
   if (stride == 1)
-    f(Row<S>(data, n));
+    f(Dense{});
   else if (stride == 0)
-    f(Eigen::Array<S, Eigen::Dynamic, 1>::Constant(n, *data));
+    f(Repeated{});
   else
-    f(StridedRow<S>(data, n, Eigen::InnerStride<>(stride)));
+    f(Spaced{});
 }
 
-/// Adds an expression to a row of gradients; a number that was repeated gets the sum.
-template <class S, class E>
-void add_to_row(S* data, Index n, Index stride, const E& expression) {
-  if (stride == 1)
-    Row<S>(data, n) += expression;
-  else if (stride == 0)
-    *data += expression.sum();
+/// The same for two operands; few combinations, since each is compiled.
+template <class F>
+void lying(Index a, Index b, F&& f) {
+  if (a == 1 && b == 1)
+    f(Dense{}, Dense{});
+  else if (a == 1 && b == 0)
+    f(Dense{}, Repeated{});
+  else if (a == 0 && b == 1)
+    f(Repeated{}, Dense{});
   else
-    StridedRow<S>(data, n, Eigen::InnerStride<>(stride)) += expression;
+    f(Spaced{}, Spaced{});
 }
 
 }  // namespace bptt

@@ -49,8 +49,9 @@ struct Training {
   void step(Program<S>& program, Pulse& pulse) {
     if (!std::isfinite(program.loss())) {
       std::ostringstream message;
-      message << "the loss of " << window() << " is " << program.loss() << ": the first that is not finite is "
-              << program.not_finite() << ". Weights, moments and state are those before that window";
+      message << "the loss of " << window() << " is " << program.loss()
+              << ": the first that is not finite is " << program.not_finite()
+              << ". Weights, moments and state are those before that window";
       throw NonFiniteError(message.str());
     }
     program.backward(pulse);

@@ -333,7 +333,8 @@ std::string Program<S>::not_finite() const {
   for (const RunStage& stage : stages_)
     for (const Step& step : stage.steps)
       for (const Tensor<S>& output : step.outputs) {
-        found = describe("the result of '" + step.name + "', of shape " + to_string(output.shape) + ",", output);
+        found =
+            describe("the result of '" + step.name + "', of shape " + to_string(output.shape) + ",", output);
         if (!found.empty()) return found;
       }
   return "no value";
