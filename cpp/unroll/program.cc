@@ -8,50 +8,8 @@
 namespace bptt {
 namespace {
 
-std::size_t at(Value v) {
-  return static_cast<std::size_t>(v);
-}
-
-/// For each value, whether its gradient is wanted: it depends on a weight or on one of `wrt`, and the loss on
-/// it.
-std::vector<bool> wanted_gradients(const Graph& graph, const Request& request,
-                                   const std::vector<bool>& wanted) {
-  const std::size_t count = wanted.size();
-  std::vector<bool> depends(count, false), matters(count, false);
-  if (request.loss < 0) return depends;
-
-  for (std::size_t v = 0; v < count; ++v)
-    depends[v] = graph.info(static_cast<Value>(v)).source == Source::Variable;
-  for (const Value v : request.wrt) depends[at(v)] = true;
-  for (bool changed = true; changed;) {  // again for what comes around through recurrences
-    changed = false;
-    const auto mark = [&](Value v) {
-      changed |= !depends[at(v)];
-      depends[at(v)] = true;
-    };
-    for (const Node& node : graph.nodes())
-      if (node.type->differentiable &&
-          std::ranges::any_of(node.inputs, [&](Value v) { return depends[at(v)]; }))
-        for (const Value v : node.outputs) mark(v);
-    for (const Recurrence& recurrence : graph.recurrences())
-      if (recurrence.named >= 0 && depends[at(recurrence.named)]) mark(recurrence.past);
-  }
-
-  std::vector<Value> open{request.loss};
-  while (!open.empty()) {
-    const Value v = open.back();
-    open.pop_back();
-    if (matters[at(v)]) continue;
-    matters[at(v)] = true;
-    const ValueInfo& info = graph.info(v);
-    if (const Recurrence* recurrence = graph.recurrence_of_past(v)) open.push_back(recurrence->named);
-    if (info.source == Source::Operation) {
-      const Node& node = graph.nodes()[static_cast<std::size_t>(info.origin)];
-      if (node.type->differentiable) open.insert(open.end(), node.inputs.begin(), node.inputs.end());
-    }
-  }
-  for (std::size_t v = 0; v < count; ++v) depends[v] = depends[v] && matters[v] && wanted[v];
-  return depends;
+std::size_t at(int index) {
+  return static_cast<std::size_t>(index);
 }
 
 }  // namespace
@@ -59,106 +17,85 @@ std::vector<bool> wanted_gradients(const Graph& graph, const Request& request,
 template <class S>
 Program<S>::Program(const Graph& graph, Weights<S>& weights, const Request& request)
     : frames_(request.frames), loss_(request.loss), clock_{request.seed}, weights_(&weights) {
-  if (frames_ < 1) throw UsageError("a window has at least one frame, got " + std::to_string(frames_));
-  std::vector<Value> roots = request.fetches;
-  roots.insert(roots.end(), request.wrt.begin(), request.wrt.end());
-  if (loss_ >= 0) {
-    if (graph.extent(loss_) != Extent::Window || !(graph.shape(loss_) == Shape{1, 1}))
-      throw UsageError(
-          "a loss is a window value of shape (1, 1), such as reduce_mean(...); got a value of shape " +
-          to_string(graph.shape(loss_)) + (graph.extent(loss_) == Extent::Window ? "" : " for each frame"));
-    roots.push_back(loss_);
-  }
+  const Plan plan(graph, request);
   weights.freeze({&graph});
+  place_values(graph, plan);
+  build_operations(graph, plan);
+}
 
-  const std::vector<bool> wanted = graph.ancestors(roots);
-  const std::vector<bool> needs_gradient = wanted_gradients(graph, request, wanted);
-  const auto gradient_of_node = [&](const Node& node) {
-    return std::ranges::any_of(node.outputs, [&](Value v) { return needs_gradient[at(v)]; });
-  };
-
-  // Plan: a place for each value and, beside it in the other arena, for its gradient.
-  const std::size_t count = wanted.size();
+template <class S>
+void Program<S>::place_values(const Graph& graph, const Plan& plan) {
+  const std::size_t count = plan.computed.size();
   std::vector<Index> places(count, -1), gradient_places(count, -1);
-  std::vector<bool> computed = wanted, differentiated = needs_gradient;
-  const std::vector<Stage> stages = schedule(graph, wanted);
-  for (const Stage& stage : stages)
-    for (const int n : stage.nodes) {
-      const Node& node = graph.nodes()[static_cast<std::size_t>(n)];
-      const bool backward = gradient_of_node(node);
-      for (const Value v : node.outputs) {  // an operation writes all it makes, wanted or not
-        computed[at(v)] = true;
-        if (backward) differentiated[at(v)] = true;
-      }
-    }
-  const auto numbers = [&](Value v) {
-    return graph.shape(v).size() * (graph.extent(v) == Extent::Frame ? frames_ : 1);
-  };
   for (const Recurrence& recurrence : graph.recurrences()) {
-    if (!wanted[at(recurrence.past)]) continue;
+    const std::size_t past = at(recurrence.past), named = at(recurrence.named);
+    if (!plan.computed[past]) continue;
     const Index frame = graph.shape(recurrence.past).size();
-    const Index place = values_.reserve(frame * (frames_ + 1));
-    places[at(recurrence.past)] = place;
-    places[at(recurrence.named)] = place + frame;
-    if (!needs_gradient[at(recurrence.past)] && !differentiated[at(recurrence.named)]) continue;
-    const Index gradient_place = gradients_.reserve(frame * (frames_ + 1));
-    gradient_places[at(recurrence.past)] = gradient_place;
-    gradient_places[at(recurrence.named)] = gradient_place + frame;
+    places[past] = values_.reserve(frame * (frames_ + 1));
+    places[named] = places[past] + frame;
+    if (!plan.differentiated[past]) continue;
+    gradient_places[past] = gradients_.reserve(frame * (frames_ + 1));
+    gradient_places[named] = gradient_places[past] + frame;
   }
   for (std::size_t v = 0; v < count; ++v) {
-    const Value value = static_cast<Value>(v);
-    if (!computed[v] || graph.info(value).source == Source::Variable) continue;
-    if (places[v] < 0) places[v] = values_.reserve(numbers(value));
-    if (gradient_places[v] < 0 && differentiated[v]) gradient_places[v] = gradients_.reserve(numbers(value));
+    const auto& [shape, extent] = graph.info(static_cast<Value>(v)).signature;
+    if (!plan.computed[v] || graph.info(static_cast<Value>(v)).source == Source::Variable) continue;
+    const Index numbers = shape.size() * (extent == Extent::Frame ? frames_ : 1);
+    if (places[v] < 0) places[v] = values_.reserve(numbers);
+    if (gradient_places[v] < 0 && plan.differentiated[v]) gradient_places[v] = gradients_.reserve(numbers);
   }
   values_.commit();
   gradients_.commit();
 
-  // Bind: tensors, then operations.
   tensors_.resize(count);
   for (std::size_t v = 0; v < count; ++v) {
-    const ValueInfo& info = graph.info(static_cast<Value>(v));
+    if (!plan.computed[v]) continue;
+    const auto& [signature, source, origin] = graph.info(static_cast<Value>(v));
     Tensor<S>& tensor = tensors_[v];
-    if (!computed[v]) continue;
-    const std::size_t origin = static_cast<std::size_t>(info.origin);
-    if (info.source == Source::Variable) {
-      tensor = weights.tensor(graph.variables()[origin]);
-      if (!needs_gradient[v]) tensor.gradient = nullptr;
+    if (source == Source::Variable) {
+      tensor = weights_->tensor(graph.variables()[at(origin)]);
+      if (!plan.differentiated[v]) tensor.gradient = nullptr;
       continue;
     }
-    tensor = {values_.at(places[v]),         nullptr,       info.signature.shape, info.signature.extent,
-              info.signature.shape.features, &clock_.window};
-    if (gradient_places[v] >= 0) tensor.gradient = gradients_.at(gradient_places[v]);
-    if (info.source == Source::Constant)
-      std::ranges::transform(graph.constants()[origin], tensor.value,
+    tensor.value = values_.at(places[v]);
+    if (plan.differentiated[v]) tensor.gradient = gradients_.at(gradient_places[v]);
+    tensor.shape = signature.shape;
+    tensor.extent = signature.extent;
+    tensor.outer = signature.shape.features;
+    tensor.version = &clock_.window;
+    if (source == Source::Constant)
+      std::ranges::transform(graph.constants()[at(origin)], tensor.value,
                              [](double x) { return static_cast<S>(x); });
   }
   for (const Value v : graph.placeholders())
-    if (wanted[at(v)]) placeholders_.push_back(v);
+    if (plan.computed[at(v)]) placeholders_.push_back(v);
   for (const Recurrence& recurrence : graph.recurrences())
-    if (wanted[at(recurrence.past)]) carried_.push_back({recurrence.name, tensors_[at(recurrence.past)]});
+    if (plan.computed[at(recurrence.past)])
+      carried_.push_back({recurrence.name, tensors_[at(recurrence.past)]});
+}
 
-  const auto make = [&](const Node& node, Scratch<S> scratch) {
+template <class S>
+void Program<S>::build_operations(const Graph& graph, const Plan& plan) {
+  const auto make = [&](int n, Scratch<S> scratch) {
+    const Node& node = graph.nodes()[at(n)];
     Binding<S> binding{{}, {}, node.attributes, frames_, scratch, &clock_};
     for (const Value v : node.inputs) binding.inputs.push_back(tensors_[at(v)]);
     for (const Value v : node.outputs) binding.outputs.push_back(tensors_[at(v)]);
     auto operation = static_cast<const Registered&>(*node.type).make(binding);
     return std::pair(std::move(operation), scratch.taken());
   };
-  std::vector<Index> scratch_places;
-  for (const Stage& stage : stages)
-    for (const int n : stage.nodes)
-      scratch_places.push_back(
-          scratch_.reserve(make(graph.nodes()[static_cast<std::size_t>(n)], Scratch<S>()).second));
+  std::vector<Index> places;
+  for (const Stage& stage : plan.stages)
+    for (const int n : stage.nodes) places.push_back(scratch_.reserve(make(n, Scratch<S>()).second));
   scratch_.commit();
 
-  auto place = scratch_places.begin();
-  for (const Stage& stage : stages) {
+  auto place = places.begin();
+  for (const Stage& stage : plan.stages) {
     RunStage run{{}, stage.stepwise};
     for (const int n : stage.nodes) {
-      const Node& node = graph.nodes()[static_cast<std::size_t>(n)];
-      operations_.push_back(make(node, Scratch<S>(scratch_.at(*place++))).first);
-      Step step{operations_.back().get(), gradient_of_node(node), 1, frames_, node.type->name, {}};
+      const Node& node = graph.nodes()[at(n)];
+      operations_.push_back(make(n, Scratch<S>(scratch_.at(*place++))).first);
+      Step step{operations_.back().get(), plan.backward[at(n)], 1, frames_, node.type->name, {}};
       // A constant factor, a weight above all, meets every lane of the frame; all else is looked at once.
       Index lanes = 1;
       for (const Value v : node.outputs) {

@@ -11,21 +11,12 @@
 
 #include "ops/operation.h"
 #include "unroll/arena.h"
+#include "unroll/plan.h"
 #include "unroll/pulse.h"
-#include "unroll/schedule.h"
 #include "unroll/state.h"
 #include "unroll/weights.h"
 
 namespace bptt {
-
-/// What a program is built for.
-struct Request {
-  Index frames = 1;                 // T
-  std::vector<Value> fetches = {};  // values that will be read
-  Value loss = -1;                  // a (1, 1) window value to differentiate; -1: there will be no backward
-  std::vector<Value> wrt = {};      // placeholders and past values whose gradients will be read
-  std::uint64_t seed = 0;           // of the noise
-};
 
 template <class S>
 class Program {
@@ -85,6 +76,10 @@ class Program {
     Tensor<S> window;  // as the past value sees it: frames 0 ... T, the last for `last` alone
   };
 
+  /// Memory for all values and gradients.
+  void place_values(const Graph&, const Plan&);
+  /// Operations in running order, each with its private memory.
+  void build_operations(const Graph&, const Plan&);
   const Carried& carried(const std::string& name) const;
   /// Calls run with pieces of the window, one after the other, none of them long.
   template <class F>

@@ -1,0 +1,34 @@
+// What a request takes of a graph: which values, in which stages, and which of their gradients.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "unroll/schedule.h"
+
+namespace bptt {
+
+/// What a program is built for.
+struct Request {
+  Index frames = 1;                 // T
+  std::vector<Value> fetches = {};  // values that will be read
+  Value loss = -1;                  // a (1, 1) window value to differentiate; -1: there will be no backward
+  std::vector<Value> wrt = {};      // placeholders and past values whose gradients will be read
+  std::uint64_t seed = 0;           // of the noise
+};
+
+struct Plan {
+  /// Throws UsageError for a request that has no meaning.
+  Plan(const Graph&, const Request&);
+
+  std::vector<Stage> stages;
+  std::vector<bool> computed;        // by value: it has numbers
+  std::vector<bool> differentiated;  // by value: it has a gradient
+  std::vector<bool> backward;        // by node: it is on the way from the loss to what is differentiated
+
+ private:
+  /// For each value, whether the loss depends on it, and it on a weight or on one of `wrt`.
+  static std::vector<bool> wanted_gradients(const Graph&, const Request&);
+};
+
+}  // namespace bptt
