@@ -74,7 +74,7 @@ def test_configurations_are_frozen():
 def test_bad_configurations_are_refused():
     with pytest.raises(bptt.UsageError, match="cell must be"):
         replace(RNN, cell="gru")
-    with pytest.raises(bptt.UsageError, match="steps must be at least 1, not 0"):
+    with pytest.raises(bptt.UsageError, match="steps is at least 1, got 0"):
         replace(RNN, steps=0)
 
 

@@ -1,6 +1,18 @@
 #include "bind/bind.h"
+#include "unroll/exclusive.h"
 
 namespace bptt::bind {
+
+void bind_exclusive(py::module_& m) {
+  py::class_<Exclusive>(m, "Exclusive",
+                        "One thread at a time: `with exclusive:` raises UsageError for a second one.")
+      .def(py::init<>())
+      .def("__enter__", &Exclusive::enter)
+      .def(
+          "__exit__",
+          [](Exclusive& e, const py::object&, const py::object&, const py::object&) { e.leave(); },
+          py::arg("type"), py::arg("value"), py::arg("traceback"));
+}
 
 template <class S>
 void bind_state(py::module_& m) {

@@ -1,4 +1,5 @@
 #include "bind/bind.h"
+#include "unroll/exclusive.h"
 
 namespace bptt::bind {
 namespace {
@@ -7,12 +8,15 @@ namespace {
 template <class S>
 class Stepper {
  public:
-  Stepper(Program<S>& program, State<S>& state, std::vector<Value> outputs)
-      : program_(program), state_(state), outputs_(std::move(outputs)) {
+  Stepper(Program<S>& program, State<S>& state, Exclusive& exclusive, std::vector<Value> outputs)
+      : program_(program), state_(state), exclusive_(exclusive), outputs_(std::move(outputs)) {
     for (const Value v : outputs_) program.tensor(v);  // throws if it is not computed
   }
 
   void step() {
+    const Inside inside{exclusive_};
+    for (const Value v : program_.placeholders())
+      if (!(program_.tensor(v).values(0) * S(0)).isZero(0)) throw NonFiniteError(not_finite());
     program_.load(state_);
     program_.forward(state_.frame, pulse_);
     program_.store(state_);
@@ -30,6 +34,20 @@ class Stepper {
   }
 
  private:
+  struct Inside {
+    explicit Inside(Exclusive& e) : exclusive(e) { exclusive.enter(); }
+    ~Inside() { exclusive.leave(); }
+    Exclusive& exclusive;
+  };
+
+  std::string not_finite() const {
+    std::ostringstream message;
+    message << "the inputs of a step are finite numbers; got";
+    for (const Value v : program_.placeholders())
+      message << " [" << program_.tensor(v).values(0).reshaped().transpose() << "]";
+    return message.str();
+  }
+
   std::vector<py::array_t<S>> views(const std::vector<Value>& values, const py::object& owner) const {
     std::vector<py::array_t<S>> all;
     constexpr Index bytes = sizeof(S);
@@ -43,6 +61,7 @@ class Stepper {
 
   Program<S>& program_;
   State<S>& state_;
+  Exclusive& exclusive_;
   std::vector<Value> outputs_;
   Pulse pulse_;  // a frame is short
 };
@@ -53,8 +72,9 @@ template <class S>
 void bind_stepper(py::module_& m) {
   using T = Stepper<S>;
   py::class_<T>(m, named<S>("Stepper").c_str(), "One frame a call.")
-      .def(py::init<Program<S>&, State<S>&, std::vector<Value>>(), py::arg("program"), py::arg("state"),
-           py::arg("outputs"), py::keep_alive<1, 2>(), py::keep_alive<1, 3>())
+      .def(py::init<Program<S>&, State<S>&, Exclusive&, std::vector<Value>>(), py::arg("program"),
+           py::arg("state"), py::arg("exclusive"), py::arg("outputs"), py::keep_alive<1, 2>(),
+           py::keep_alive<1, 3>(), py::keep_alive<1, 4>())
       .def_property_readonly("inputs",
                              [](const py::object& self) { return self.cast<const T&>().inputs(self); })
       .def_property_readonly("outputs",

@@ -6,7 +6,7 @@ import collections.abc
 import numpy
 import numpy.typing
 import typing
-__all__: list[str] = ['Adam32', 'Adam64', 'Clip32', 'Clip64', 'Example', 'Graph', 'Operation', 'Program32', 'Program64', 'State32', 'State64', 'Stepper32', 'Stepper64', 'Training32', 'Training64', 'Weights32', 'Weights64', 'fit', 'operations', 'philox4x32', 'predict']
+__all__: list[str] = ['Adam32', 'Adam64', 'Clip32', 'Clip64', 'Example', 'Exclusive', 'Graph', 'Operation', 'Program32', 'Program64', 'State32', 'State64', 'Stepper32', 'Stepper64', 'Training32', 'Training64', 'Weights32', 'Weights64', 'fit', 'operations', 'philox4x32', 'predict']
 class Example:
     """
     A way to call an operation, for tests.
@@ -66,6 +66,16 @@ class Graph:
     def tie(self, past: typing.SupportsInt | typing.SupportsIndex, value: typing.SupportsInt | typing.SupportsIndex) -> int:
         ...
     def variable(self, name: str, features: typing.SupportsInt | typing.SupportsIndex, batch: typing.SupportsInt | typing.SupportsIndex) -> int:
+        ...
+class Exclusive:
+    """
+    One thread at a time: `with exclusive:` raises UsageError for a second one.
+    """
+    def __enter__(self) -> None:
+        ...
+    def __exit__(self, type: typing.Any, value: typing.Any, traceback: typing.Any) -> None:
+        ...
+    def __init__(self) -> None:
         ...
 class Weights32:
     """
@@ -329,7 +339,7 @@ class Stepper32:
     """
     def __call__(self) -> None:
         ...
-    def __init__(self, program: Program32, state: State32, outputs: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex]) -> None:
+    def __init__(self, program: Program32, state: State32, exclusive: Exclusive, outputs: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex]) -> None:
         ...
     @property
     def inputs(self) -> list[numpy.typing.NDArray[numpy.float32]]:
@@ -343,7 +353,7 @@ class Stepper64:
     """
     def __call__(self) -> None:
         ...
-    def __init__(self, program: Program64, state: State64, outputs: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex]) -> None:
+    def __init__(self, program: Program64, state: State64, exclusive: Exclusive, outputs: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex]) -> None:
         ...
     @property
     def inputs(self) -> list[numpy.typing.NDArray[numpy.float64]]:

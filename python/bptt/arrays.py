@@ -2,14 +2,19 @@
 
 The rule of missing axes: only axes of length 1 may be left out, so that a sequence ``(time,)``
 serves a ``(1, 1)`` placeholder and ``(time, features)`` one of batch 1, while nothing is ever
-broadcast or transposed in silence.
+broadcast or transposed in silence. The rule of dtypes: see `numbers`. Single numbers are checked
+here too, each kind in one place.
 """
 
 from __future__ import annotations
 
+import math
 import operator
+import os
+import reprlib
 from collections.abc import Sequence
-from typing import Any
+from numbers import Real
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -17,25 +22,35 @@ import numpy.typing as npt
 from bptt.errors import NonFiniteError, ShapeError, UsageError
 from bptt.numerics import Array
 
+Item = TypeVar("Item")
+
 
 def numbers(value: npt.ArrayLike, dtype: np.dtype[Any], what: str) -> Array:
     """`value` as an array of `dtype`; no copy where it is one already.
 
-    Floats of any precision, integers and booleans are converted.
+    The rule, everywhere: booleans, integers and floats of any precision and byte order are taken,
+    and rounded to the nearest number of the net's dtype, so that float64 data may be fed to a
+    float32 net, and so may large integers, to 24 bits. What is too large for the dtype becomes
+    infinite, which `finite` refuses. Complex numbers, text, dates, objects and None are never
+    converted; nor are masked arrays, since a mask would be lost in silence. How an array lies in
+    memory (order of axes, strides, alignment, read-only) makes no difference.
 
     Raises:
-        UsageError: numbers of another kind (complex, text, objects).
+        UsageError: numbers of another kind.
         ShapeError: rows of different lengths.
     """
     try:
         array = np.asarray(value)
     except ValueError:
         raise ShapeError(f"{what} is no array: its rows have different lengths") from None
+    if array is not value and isinstance(value, np.ma.MaskedArray):
+        raise UsageError(f"{what} is a masked array; fill or drop what is masked first")
     if array.dtype == dtype:
         return array
     if array.dtype.kind not in "fiub":
         raise UsageError(f"{what} holds {array.dtype}; expected real numbers")
-    return array.astype(dtype)
+    with np.errstate(over="ignore", invalid="ignore"):
+        return array.astype(dtype)
 
 
 def conform(value: npt.ArrayLike, shape: tuple[int, ...], dtype: np.dtype[Any], what: str) -> Array:
@@ -45,12 +60,7 @@ def conform(value: npt.ArrayLike, shape: tuple[int, ...], dtype: np.dtype[Any], 
         ShapeError: another shape; names both, and the transposition that would fit.
         UsageError: see `numbers`.
     """
-    array = numbers(value, dtype, what)
-    if array.shape == shape:
-        return array
-    if _fits(array.shape, shape):
-        return array.reshape(shape)
-    raise ShapeError(_mismatch(what, array.shape, shape, shape))
+    return _shaped(numbers(value, dtype, what), shape, what)
 
 
 def window(
@@ -66,10 +76,11 @@ def window(
         ShapeError: too few or too many frames, or another shape.
         UsageError: see `numbers`.
     """
+    array = numbers(value, dtype, what)
     try:
-        return conform(value, (frames, *shape), dtype, what)
+        return _shaped(array, (frames, *shape), what)
     except ShapeError:
-        got = np.shape(value)
+        got = array.shape
         if got and _fits(got, (got[0], *shape)):
             raise ShapeError(f"{what} has {got[0]} frames; one window has {frames}") from None
         raise
@@ -83,13 +94,14 @@ def sequence(
     Raises:
         ShapeError: no frames, or another shape.
         UsageError: see `numbers`.
+        NonFiniteError: NaN or infinity.
     """
     array = numbers(value, dtype, what)
     if not array.ndim or not _fits(array.shape[1:], shape):
         raise ShapeError(_mismatch(what, array.shape, ("time", *shape), shape))
     if not len(array):
         raise ShapeError(f"{what} has no frames: shape {array.shape}")
-    return array.reshape(len(array), *shape)
+    return finite(array, what).reshape(len(array), *shape)
 
 
 def matrix(value: npt.ArrayLike, dtype: np.dtype[Any], what: str) -> Array:
@@ -124,13 +136,24 @@ def lanes(value: npt.ArrayLike, shape: tuple[int, int], dtype: np.dtype[Any], wh
 
 
 def finite(array: Array, what: str) -> Array:
-    """`array` itself, when all its entries are finite.
+    """`array` itself, when all its entries are finite. One pass, without a second array.
 
     Raises:
-        NonFiniteError: some are not.
+        NonFiniteError: some are not; names the first of them and where it is.
     """
-    if not np.isfinite(array).all():
-        raise NonFiniteError(f"{what} holds numbers that are not finite")
+    # NaN and infinity stay in a sum. Large numbers may overflow in it, too: then look again.
+    total = 0.0
+    if array.size <= 64:  # numpy's own sum takes longer to call
+        total = sum(array.ravel().tolist())
+    else:
+        rows = max(1, 2**22 * len(array) // array.size)  # Ctrl-C is seen from piece to piece
+        with np.errstate(over="ignore", invalid="ignore"):
+            for row in range(0, len(array), rows):
+                total += float(array[row : row + rows].sum())
+    if not math.isfinite(total) and not (mask := np.isfinite(array)).all():
+        at = tuple(int(index[0]) for index in np.nonzero(~mask))
+        place = f" at {at if len(at) > 1 else at[0]}" if at else ""
+        raise NonFiniteError(f"{what} holds {array[at]}{place}; expected finite numbers")
     return array
 
 
@@ -139,14 +162,101 @@ def shape_of(shape: Sequence[int], what: str) -> tuple[int, int]:
 
     Raises:
         ShapeError: anything else.
+        MemoryError: see `room`.
     """
     try:
         features, batch = (operator.index(axis) for axis in shape)
     except (TypeError, ValueError):
         features = batch = 0
     if min(features, batch) < 1:
-        raise ShapeError(f"{what} has shape {shape}; expected (features, batch), both at least 1")
+        raise ShapeError(
+            f"{what} has shape {shown(shape)}; expected (features, batch), both at least 1"
+        )
+    room(features * batch, f"{what} of shape {(features, batch)}")
     return features, batch
+
+
+def room(count: int, what: str) -> None:
+    """Refuses more numbers than the machine has memory for, before any are asked of the system.
+
+    Counted in float32, and in Python's integers, which do not overflow: what passes here, the core
+    can count in 64 bits.
+
+    Raises:
+        MemoryError: there are too many.
+    """
+    if 4 * count > _MEMORY:
+        raise MemoryError(
+            f"{what} takes {4 * count / 2**30:.3g} GiB at least; there are {_MEMORY / 2**30:.3g}"
+        )
+
+
+def listed(values: Sequence[Item], what: str) -> Sequence[Item]:
+    """`values` itself, when it is a list, a tuple or an array of them.
+
+    Raises:
+        UsageError: it is not.
+    """
+    if isinstance(values, list | tuple) or (isinstance(values, np.ndarray) and values.ndim):
+        return values
+    raise UsageError(f"{what} is a list, one entry each; got {shown(values)}")
+
+
+def integer(value: int, what: str, low: int | None = None, high: int | None = None) -> int:
+    """`value` as a Python integer between `low` and `high`, both allowed.
+
+    Raises:
+        UsageError: no integer, or outside.
+    """
+    try:
+        number = operator.index(value)
+    except TypeError:
+        raise UsageError(f"{what} is an integer, got {shown(value)}") from None
+    if low is not None and number < low:
+        raise UsageError(f"{what} is at least {low}, got {number}")
+    if high is not None and number > high:
+        raise UsageError(f"{what} is at most {high}, got {number}")
+    return number
+
+
+def real(value: float, what: str) -> float:
+    """`value` as a finite Python float.
+
+    Raises:
+        UsageError: no real number, or none that is finite.
+    """
+    if not isinstance(value, Real) or not math.isfinite(number := _float(value)):
+        raise UsageError(f"{what} is a finite number, got {shown(value)}")
+    return number
+
+
+def shown(value: object) -> str:
+    """`value` for a message: of a long one only the beginning."""
+    return reprlib.repr(value)
+
+
+def _float(value: Real) -> float:
+    try:
+        return float(value)
+    except OverflowError:  # an integer beyond the floats
+        return math.inf
+
+
+def _memory() -> int:
+    """Bytes the machine has; where the system does not tell, as many as can be addressed."""
+    try:
+        told = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, OSError, ValueError):
+        told = 0
+    return told if told > 0 else 2**48
+
+
+def _shaped(array: Array, shape: tuple[int, ...], what: str) -> Array:
+    if array.shape == shape:
+        return array
+    if _fits(array.shape, shape):
+        return array.reshape(shape)
+    raise ShapeError(_mismatch(what, array.shape, shape, shape))
 
 
 def _fits(shape: tuple[int, ...], full: tuple[int, ...]) -> bool:
@@ -168,3 +278,6 @@ def _mismatch(
         advice = "; .swapaxes(1, 2) would fit" if len(got) == 3 else "; .T would fit"
     wanted = ", ".join(map(str, expected))
     return f"{what} has shape {got}; expected ({wanted}){advice}"
+
+
+_MEMORY = _memory()

@@ -3,31 +3,42 @@
 Tensors are plain named matrices in the net's dtype: ``weights/NAME``, ``state/DEPTH/NAME``,
 ``start/DEPTH/NAME`` (the starting values) and ``training/N/MOMENT/NAME``. All else is one JSON
 object in the file's metadata, beside a checksum over it and over all tensors.
+
+A file is data from outside. It is read whole, then checked whole (container, format, checksum,
+kinds and ranges of every field, names, shapes and numbers of every tensor), and only then does a
+net get any of it. The checksum finds damage; it is no signature: that it fits proves nothing.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save as to_bytes
+from safetensors import SafetensorError, deserialize
+from safetensors.numpy import save as serialize
 
-from bptt.errors import CheckpointError
+from bptt import files
+from bptt.arrays import shown
+from bptt.errors import CheckpointError, UsageError
 from bptt.net import Net
 from bptt.numerics import Array
 
 if TYPE_CHECKING:
     from bptt.training import TrainingOperation
 
-_FORMAT = 1
+FORMAT = 1
 _ABOUT, _CHECKSUM = "bptt", "checksum"  # keys of the file's metadata
+_KINDS = {"float32": ("F32", "<f4"), "float64": ("F64", "<f8")}  # safetensors' name, numpy's
+_DEPTHS = ("deep", "shallow")
+_LARGEST_HEADER = 100_000_000  # bytes; safetensors' own bound
+_INT64, _UINT64 = 2**63, 2**64
+_parts: Callable[[bytes], list[tuple[str, dict[str, Any]]]] = deserialize
 
 
 @dataclass(frozen=True)
@@ -39,22 +50,34 @@ class SavedTraining:
         learning_rate: the rate of the next update.
         steps: updates made.
         moments: by ``MOMENT/NAME``.
+        source: where it comes from, for messages.
     """
 
     optimizer: dict[str, Any]
     learning_rate: float
     steps: int
     moments: dict[str, Array]
+    source: str
+
+    def saved(self) -> SavedTraining:
+        """Itself: what is kept of a training operation that nobody took up yet."""
+        return self
 
     @classmethod
     def of(cls, train: TrainingOperation, names: list[str]) -> SavedTraining:
-        """What to keep of a training operation."""
+        """What to keep of a training operation on the weights of these names."""
         moments = {
             f"{moment}/{name}": train.core.get_moment(moment, name)
             for moment in train.core.moments
             for name in names
         }
-        return cls(_described(train), train.learning_rate, train.steps, moments)
+        source = "the net that was copied"
+        return cls(_described(train), train.learning_rate, train.steps, moments, source)
+
+    @property
+    def names_of_moments(self) -> list[str]:
+        """Which moments the optimiser has, sorted."""
+        return sorted({key.split("/", 1)[0] for key in self.moments})
 
     def resume(self, train: TrainingOperation) -> None:
         """Let `train` go on where the saved one stood.
@@ -62,12 +85,19 @@ class SavedTraining:
         The rate that was set last is taken up too, unless the optimiser is now made with another.
 
         Raises:
-            CheckpointError: the saved optimiser is of another kind.
+            CheckpointError: the saved optimiser is of another kind; `train` is left as it was.
         """
         described = _described(train)
         if described["kind"] != self.optimizer["kind"]:
             raise CheckpointError(
-                f"the checkpoint was trained with {self.optimizer['kind']}, not {described['kind']}"
+                f"{self.source} was trained with {self.optimizer['kind']}, not {described['kind']}"
+            )
+        names = train.loss.trace.weights.names
+        expected = {f"{moment}/{name}" for moment in train.core.moments for name in names}
+        if {*self.moments} != expected:
+            raise CheckpointError(
+                f"{self.source} has the moments {self.names_of_moments} of {described['kind']}; "
+                f"expected {sorted(train.core.moments)}"
             )
         for key, values in self.moments.items():
             moment, name = key.split("/", 1)
@@ -79,7 +109,7 @@ class SavedTraining:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A checkpoint that was read, not yet applied to a net.
+    """A checkpoint that was read and is sound in itself, not yet applied to a net.
 
     Attributes:
         path: where it came from.
@@ -97,26 +127,21 @@ class Checkpoint:
         Raises:
             CheckpointError: the file belongs to another frame, or lacks something.
         """
-        if self.about["structure"] != _structure(net):
-            raise CheckpointError(f"{self.path} holds a net of another frame function")
+        found = {name: values.shape for name, values in self.tensors.items()}
         expected = {name: values.shape for name, values in _tensors(net)}
+        if self.about["structure"] != _structure(net):
+            raise CheckpointError(
+                f"{self.path} holds a net of another frame function: "
+                + _difference(self.about["structure"], _structure(net), found, expected)
+            )
         for number, saved in enumerate(self.about["trainings"]):
             for moment in saved["moments"]:
                 for name in net.weights.names:
                     key = f"training/{number}/{moment}/{name}"
                     expected[key] = net.weights.shape(name)
-        found = {name: values.shape for name, values in self.tensors.items()}
-        for name in sorted({*expected, *found}):
-            if expected.get(name) != found.get(name):
-                raise CheckpointError(
-                    f"{self.path}: tensor {name!r} has shape {found.get(name, 'none')}; "
-                    f"expected {expected.get(name, 'none')}"
-                )
-            if self.tensors[name].dtype != net.numerics.dtype:
-                raise CheckpointError(
-                    f"{self.path}: tensor {name!r} holds {self.tensors[name].dtype}; "
-                    f"expected {net.numerics.dtype}"
-                )
+        if found != expected:
+            raise CheckpointError(f"{self.path}: {_first_difference(found, expected)}")
+
         for name in net.weights.names:
             net.weights.set(name, self.tensors[f"weights/{name}"])
         for depth, state in net.states.items():
@@ -127,7 +152,7 @@ class Checkpoint:
                 net.traces[depth].recurrences[name].start = start
             state.frame = self.about["frames"][depth]
         net.next_frame = self.about["next_frame"]
-        net.saved_trainings = [
+        net.trainings = [
             SavedTraining(
                 saved["optimizer"],
                 saved["learning_rate"],
@@ -137,26 +162,86 @@ class Checkpoint:
                     for name, values in self.tensors.items()
                     if name.startswith(f"training/{number}/")
                 },
+                self.path,
             )
             for number, saved in enumerate(self.about["trainings"])
         ]
 
 
+def text_of(path: str | os.PathLike[str]) -> str:
+    """The path as text.
+
+    Raises:
+        UsageError: it is neither text nor an `os.PathLike`, or names no file.
+    """
+    try:
+        name = os.fsdecode(path)
+    except TypeError:
+        raise UsageError(f"a path is text or an os.PathLike, got {shown(path)}") from None
+    if not os.path.basename(name) or "\0" in name:
+        raise UsageError(f"{path!r} is not the path of a file")
+    return name
+
+
+def check_place(path: str | os.PathLike[str]) -> None:
+    """See before a long run that a checkpoint could be written there.
+
+    Raises:
+        CheckpointError: there is no such folder, or a folder is in its place.
+        UsageError: see `text_of`.
+    """
+    name = text_of(path)
+    try:
+        files.check_place(name)
+    except OSError as error:
+        raise CheckpointError(f"cannot write {name}: {error}") from error
+
+
 def write(net: Net, path: str | os.PathLike[str]) -> None:
     """Write a checkpoint; the path holds a whole old or a whole new file at every moment.
 
-    The file is written beside its place, flushed to disk and renamed, and the folder flushed too.
+    Raises:
+        CheckpointError: the file system refuses, or the net holds a number that is not finite, so
+            that the file could not be loaded; what was at the path stays.
+        UsageError: see `text_of`.
+    """
+    name = text_of(path)
+    about, tensors = contents(net)
+    broken = _not_finite(tensors)
+    if broken:
+        raise CheckpointError(f"cannot write {name}: {broken}; what was there stays")
+    try:
+        files.replace(name, encode(about, tensors))
+    except OSError as error:
+        raise CheckpointError(f"cannot write {name}: {error}") from error
+
+
+def read(path: str | os.PathLike[str]) -> Checkpoint:
+    """Read a checkpoint.
 
     Raises:
-        CheckpointError: the file system refuses; what was at the path stays.
+        CheckpointError: no such file, a damaged or a foreign one, or one of a newer format.
+        UsageError: see `text_of`.
     """
+    name = text_of(path)
+    try:
+        content = files.read(name)
+    except OSError as error:
+        raise CheckpointError(f"cannot read {name}: {error}") from error
+    except MemoryError:
+        raise CheckpointError(f"cannot read {name}: it is larger than the memory") from None
+    return decode(content, name)
+
+
+def contents(net: Net) -> tuple[dict[str, Any], dict[str, Array]]:
+    """All that a checkpoint of this net holds: the metadata, and the tensors by name."""
     tensors = dict(_tensors(net))
-    trainings = _trainings(net)
+    trainings = [each.saved() for each in net.trainings]
     for number, saved in enumerate(trainings):
         for key, values in saved.moments.items():
             tensors[f"training/{number}/{key}"] = values
     about = {
-        "format": _FORMAT,
+        "format": FORMAT,
         "dtype": net.numerics.dtype.name,
         "seed": net.seed,
         "num_loops": net.traces["deep"].frames,
@@ -168,69 +253,230 @@ def write(net: Net, path: str | os.PathLike[str]) -> None:
                 "optimizer": saved.optimizer,
                 "learning_rate": saved.learning_rate,
                 "steps": saved.steps,
-                "moments": sorted({key.split("/", 1)[0] for key in saved.moments}),
+                "moments": saved.names_of_moments,
             }
             for saved in trainings
         ],
     }
+    return about, tensors
+
+
+def encode(about: dict[str, Any], tensors: Mapping[str, Array]) -> bytes:
+    """The content of a checkpoint file."""
     plain = {name: np.ascontiguousarray(values) for name, values in tensors.items()}
+    kind, little = _KINDS[about["dtype"]]
     text = json.dumps(about)
-    content = to_bytes(plain, {_ABOUT: text, _CHECKSUM: _checksum(text, plain)})
-    target = Path(path)
-    partial = target.with_name(f"{target.name}.{os.getpid()}.partial")
-    try:
-        try:
-            with open(partial, "wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(partial, target)
-        finally:
-            partial.unlink(missing_ok=True)
-        _flush_folder(target.parent)
-    except OSError as error:
-        raise CheckpointError(f"cannot write {os.fspath(path)}: {error}") from error
+    parts = {
+        name: (kind, list(values.shape), values.astype(little, copy=False).tobytes())
+        for name, values in plain.items()
+    }
+    return serialize(plain, {_ABOUT: text, _CHECKSUM: checksum(text, parts)})
 
 
-def read(path: str | os.PathLike[str]) -> Checkpoint:
-    """Read a checkpoint.
+def decode(content: bytes, name: str) -> Checkpoint:
+    """Check the content of a file as far as is possible without a net.
+
+    Args:
+        content: what the file holds.
+        name: the file, for messages.
 
     Raises:
-        CheckpointError: no such file, a damaged or a foreign one, or one of a newer format.
+        CheckpointError: says what is wrong with it.
     """
-    name = os.fspath(path)
-    try:
-        with safe_open(name, framework="numpy") as file:
-            metadata = file.metadata() or {}
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-    except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"cannot read {name}: {error}") from error
-    if _ABOUT not in metadata:
+    header = _header(content, name)
+    metadata = header.get("__metadata__")
+    if not isinstance(metadata, dict) or _ABOUT not in metadata:
         raise CheckpointError(f"{name} is a safetensors file, but no checkpoint of bptt")
-    if metadata.get(_CHECKSUM) != _checksum(metadata[_ABOUT], tensors):
+    about = _json(metadata[_ABOUT], f"{name} is damaged: its metadata")
+    version = about.get("format")
+    if type(version) is int and version > FORMAT:
+        raise CheckpointError(
+            f"{name} has format {version}, of a newer bptt; this version reads format {FORMAT}"
+        )
+    try:
+        parts = {
+            key: (part["dtype"], part["shape"], bytes(part["data"]))
+            for key, part in _parts(content)
+        }
+    except SafetensorError as error:
+        raise CheckpointError(f"{name} is damaged: {error}") from error
+    if {*metadata} != {_ABOUT, _CHECKSUM} or {*parts} != {*header} - {"__metadata__"}:
+        raise CheckpointError(f"{name} is damaged: there is more in its header than belongs there")
+    if metadata[_CHECKSUM] != checksum(metadata[_ABOUT], parts):
         raise CheckpointError(f"{name} is damaged: its checksum does not fit")
     try:
-        about = json.loads(metadata[_ABOUT])
-        newer = about["format"] != _FORMAT
-        complete = set(about) >= {
-            "dtype", "seed", "num_loops", "structure", "frames", "next_frame", "trainings"
-        }  # fmt: skip
-    except (ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(f"{name} is damaged: its metadata cannot be read") from error
-    if newer:
-        raise CheckpointError(f"{name} has format {about['format']}; this version reads {_FORMAT}")
-    if not complete:
-        raise CheckpointError(f"{name} is damaged: its metadata is not complete")
+        _check(about)
+    except _Unfit as error:
+        raise CheckpointError(f"{name} is damaged: its metadata has {error}") from None
+    expected, little = _KINDS[about["dtype"]]
+    for key, (kind, _, _) in parts.items():
+        if kind != expected:
+            raise CheckpointError(f"{name}: tensor {key!r} holds {kind}; expected {expected}")
+    tensors = {
+        key: np.frombuffer(data, little).astype(about["dtype"], copy=False).reshape(shape)
+        for key, (_, shape, data) in parts.items()
+    }
+    broken = _not_finite(tensors)
+    if broken:
+        raise CheckpointError(f"{name}: {broken}")
     return Checkpoint(name, about, tensors)
 
 
-def _checksum(about: str, tensors: dict[str, Array]) -> str:
-    """SHA-256 over the metadata and, sorted by name, over each tensor's name, kind and numbers."""
-    digest = hashlib.sha256(about.encode())
-    for name, values in sorted(tensors.items()):
-        digest.update(f"\n{name} {values.dtype} {values.shape}\n".encode())
-        digest.update(values.tobytes())
+def checksum(about: str, parts: Mapping[str, tuple[str, list[int], bytes]]) -> str:
+    """SHA-256 over the metadata and, sorted by name, each tensor's name, kind, shape and bytes."""
+    digest = hashlib.sha256(about.encode(errors="surrogatepass"))
+    for name, (kind, shape, data) in sorted(parts.items()):
+        digest.update(f"\n{json.dumps(name)} {kind} {shape}\n".encode())
+        digest.update(data)
     return digest.hexdigest()
+
+
+# Checking what a file says
+
+
+class _Unfit(Exception):
+    """What the metadata have that they should not, in words; and where in them."""
+
+    def __str__(self) -> str:
+        return " in its ".join(self.args)
+
+
+def _header(content: bytes, name: str) -> dict[str, Any]:
+    """The header of a safetensors file: its length in 8 bytes, then JSON.
+
+    `safetensors` reads it again with the tensors. This reading is for what that one does not say
+    or hands over: the metadata, and a key that is there twice.
+    """
+    length = int.from_bytes(content[:8], "little")
+    if len(content) < 8 or length > len(content) - 8:
+        raise CheckpointError(
+            f"{name} is cut short, or no safetensors file: it has {len(content)} bytes, its "
+            f"header alone would have {length}"
+        )
+    if length > _LARGEST_HEADER:
+        raise CheckpointError(f"{name} is damaged: its header has {length} bytes")
+    return _json(content[8 : 8 + length], f"{name} is damaged, or no safetensors file: its header")
+
+
+def _json(text: object, what: str) -> dict[str, Any]:
+    """A JSON object in which no key is there twice; `what` begins the message."""
+
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found = dict(pairs)
+        if len(found) != len(pairs):
+            raise _Unfit("a key twice")
+        return found
+
+    def constant(text: str) -> NoReturn:  # NaN and infinity, which JSON does not have
+        raise _Unfit(f"the number {text}")
+
+    try:
+        if isinstance(text, bytes):
+            text = text.decode()
+        if not isinstance(text, str):
+            raise _Unfit("no text")
+        found = json.loads(text, object_pairs_hook=unique, parse_constant=constant)
+        if not isinstance(found, dict):
+            raise _Unfit("no JSON object")
+    except _Unfit as error:
+        raise CheckpointError(f"{what} has {error}") from None
+    except (ValueError, RecursionError) as error:  # of text, of JSON, of too deep a nesting
+        raise CheckpointError(f"{what} cannot be read: {error}") from None
+    return found
+
+
+def _check(about: dict[str, Any]) -> None:
+    """Every field there, none too many, each of its kind and in its range; `_Unfit` if not."""
+    names = "dtype format frames next_frame num_loops seed structure trainings"
+    _fields(about, names, "fields")
+    if about["dtype"] not in list(_KINDS):  # a list: what is compared may be unhashable
+        raise _Unfit(f"the dtype {shown(about['dtype'])}")
+    _integer(about["format"], "format", FORMAT, FORMAT + 1)
+    _integer(about["seed"], "seed", 0, _UINT64)
+    _integer(about["num_loops"], "num_loops", 1, _INT64)
+    _integer(about["next_frame"], "next_frame", 0, _INT64)
+    for field in ("structure", "frames"):
+        _fields(about[field], " ".join(_DEPTHS), field)
+    for depth in _DEPTHS:
+        _text(about["structure"][depth], f"{depth} structure")
+        _integer(about["frames"][depth], f"{depth} frame counter", 0, _UINT64)
+    if not isinstance(about["trainings"], list):
+        raise _Unfit("no list of training operations")
+    for training in about["trainings"]:
+        _fields(training, "learning_rate moments optimizer steps", "training operations")
+        _integer(training["steps"], "number of steps", 0, _INT64)
+        _positive(training["learning_rate"], "learning rate")
+        moments, optimizer = training["moments"], training["optimizer"]
+        if not isinstance(moments, list) or not isinstance(optimizer, dict):
+            raise _Unfit("a training operation without its moments, or its optimizer")
+        for moment in moments:
+            if "/" in _text(moment, "moment"):
+                raise _Unfit(f"the moment {shown(moment)}")
+        if len({*moments}) != len(moments):
+            raise _Unfit("a moment twice")
+        _text(optimizer.get("kind"), "kind of optimizer")
+        _positive(optimizer.get("learning_rate"), "learning rate")
+
+
+def _fields(found: object, names: str, what: str) -> None:
+    if not isinstance(found, dict):
+        raise _Unfit(shown(found), what)
+    for name in sorted({*found} ^ {*names.split()}):
+        raise _Unfit(f"{shown(name)} too many" if name in found else f"no {name}", what)
+
+
+def _integer(found: object, what: str, low: int, end: int) -> None:
+    if type(found) is not int or not low <= found < end:
+        raise _Unfit(f"the {what} {shown(found)}")
+
+
+def _positive(found: object, what: str) -> None:
+    # An integer may be too large to be a number of the machine, and is no rate that is written.
+    if not isinstance(found, float) or not (math.isfinite(found) and found > 0):
+        raise _Unfit(f"the {what} {shown(found)}")
+
+
+def _text(found: object, what: str) -> str:
+    if not isinstance(found, str) or not found:
+        raise _Unfit(f"the {what} {shown(found)}")
+    return found
+
+
+def _not_finite(tensors: Mapping[str, Array]) -> str:
+    """Which number is not finite, the first one, in words; empty when all are."""
+    for name, values in tensors.items():
+        if not np.isfinite(values).all():
+            place = tuple(map(int, np.argwhere(~np.isfinite(values))[0]))
+            return f"tensor {name!r} holds {values[place]} at {place}, which is not finite"
+    return ""
+
+
+# Comparing a file with a net
+
+
+def _difference(
+    saved: dict[str, str],
+    here: dict[str, str],
+    found: dict[str, tuple[int, ...]],
+    expected: dict[str, tuple[int, ...]],
+) -> str:
+    """In words, how a file's frame differs from the net's: by weights and states, if they do."""
+    own = {name: shape for name, shape in found.items() if not name.startswith("training/")}
+    if own != expected:
+        return _first_difference(own, expected)
+    depths = " and ".join(sorted(depth for depth in here if saved[depth] != here[depth]))
+    return f"weights and states agree, the operations of the {depths} graph do not"
+
+
+def _first_difference(
+    found: dict[str, tuple[int, ...]], expected: dict[str, tuple[int, ...]]
+) -> str:
+    name = min(each for each in {*found, *expected} if found.get(each) != expected.get(each))
+    if name not in found:
+        return f"the tensor {name!r} of shape {expected[name]} is missing"
+    if name not in expected:
+        return f"there is a tensor {name!r} too many, of shape {found[name]}"
+    return f"the tensor {name!r} has shape {found[name]}; expected {expected[name]}"
 
 
 def _tensors(net: Net) -> Iterator[tuple[str, Array]]:
@@ -243,12 +489,6 @@ def _tensors(net: Net) -> Iterator[tuple[str, Array]]:
             yield f"start/{depth}/{name}", recurrence.start
 
 
-def _trainings(net: Net) -> list[SavedTraining]:
-    """All training operations, those of a loaded checkpoint that nobody took up yet included."""
-    made = [SavedTraining.of(train, net.weights.names) for train in net.trainings]
-    return made + net.saved_trainings[len(made) :]
-
-
 def _described(train: TrainingOperation) -> dict[str, Any]:
     numbers = {key: float(value) for key, value in asdict(train.optimizer).items()}
     return {"kind": type(train.optimizer).__name__, **numbers}
@@ -256,13 +496,3 @@ def _described(train: TrainingOperation) -> dict[str, Any]:
 
 def _structure(net: Net) -> dict[str, str]:
     return {depth: trace.structure for depth, trace in net.traces.items()}
-
-
-def _flush_folder(folder: Path) -> None:
-    if os.name != "posix":  # elsewhere a folder cannot be opened
-        return
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

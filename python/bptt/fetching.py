@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bptt import arrays
-from bptt.errors import UsageError
+from bptt.errors import NonFiniteError, UsageError
 from bptt.net import Net
 from bptt.numerics import Array
 from bptt.symbol import Symbol
@@ -66,14 +66,19 @@ class Feeder:
                 ):
                     values = arrays.lanes(values, shape, dtype, f"the feed of the state {name!r}")
                 self._set_past(name, values)
-        except KeyError:
+        except (KeyError, TypeError):
             self._check(feed)
+            raise
+        except NonFiniteError:  # the core sees that there is one
+            self._find(feed)
             raise
         if len(feed) != self._count:
             self._check(feed)
 
     def _check(self, feed: Feed) -> None:
         """Refuse what is no feed of this mode, and a feed that lacks something."""
+        if not isinstance(feed, Mapping):
+            raise UsageError(f"a feed maps symbols to arrays, got {arrays.shown(feed)}")
         trace = self._trace
         pasts = [recurrence.past for recurrence in trace.recurrences.values()]
         feeds = {*trace.placeholders, *pasts}
@@ -89,6 +94,16 @@ class Feeder:
         for symbol, name, shape in self._states:
             if symbol not in feed:
                 raise UsageError(f"the feed lacks the state {name!r}, {shape}")
+
+    def _find(self, feed: Feed) -> None:
+        """Say which feed is not finite, and where."""
+        for symbol, _, full in self._windows:
+            what = f"the feed of {symbol.name!r}"
+            window = arrays.window(feed[symbol], full[0], symbol.shape, self._dtype, what)
+            arrays.finite(window, what)
+        for symbol, name, shape in self._states:
+            what = f"the feed of the state {name!r}"
+            arrays.finite(arrays.lanes(feed[symbol], shape, self._dtype, what), what)
 
 
 class Plan:
@@ -177,7 +192,7 @@ def _targets(net: Net, trace: Trace, wrt: Sequence[str | Symbol]) -> dict[str, S
     """By name, what to differentiate by: None stands for a weight."""
     targets: dict[str, Symbol | None] = {}
     pasts = [recurrence.past for recurrence in trace.recurrences.values()]
-    for each in wrt:
+    for each in arrays.listed(wrt, "wrt"):
         symbol = net.own(each) if isinstance(each, Symbol) else None
         name = each.name if isinstance(each, Symbol) else each
         if symbol is None or symbol in trace.variables.values():

@@ -17,25 +17,40 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from bptt.arrays import finite, numbers
-from bptt.errors import ShapeError
+from bptt.arrays import finite, numbers, real
+from bptt.errors import ShapeError, UsageError
 from bptt.numerics import Array
 
 Initializer: TypeAlias = Callable[[tuple[int, int], np.random.Generator], npt.ArrayLike]
 
 
 def random_normal(mean: float = 0.0, stddev: float = 1.0) -> Initializer:
-    """Independent normal numbers of this mean and standard deviation."""
+    """Independent normal numbers of this mean and standard deviation.
+
+    Raises:
+        UsageError: a number that is not finite, or a negative deviation.
+    """
+    normal(mean, stddev)
     return lambda shape, rng: rng.normal(mean, stddev, shape)
 
 
 def random_uniform(low: float = -0.05, high: float = 0.05) -> Initializer:
-    """Independent numbers, uniform between `low` and `high`."""
+    """Independent numbers, uniform between `low` and `high`.
+
+    Raises:
+        UsageError: a number that is not finite, or `low` above `high`.
+    """
+    uniform(low, high)
     return lambda shape, rng: rng.uniform(low, high, shape)
 
 
 def constant(value: float) -> Initializer:
-    """The same number everywhere."""
+    """The same number everywhere.
+
+    Raises:
+        UsageError: it is not finite.
+    """
+    real(value, "a constant initializer's value")
     return lambda shape, rng: np.full(shape, value)
 
 
@@ -76,6 +91,30 @@ def orthogonal(shape: tuple[int, int], rng: np.random.Generator) -> Array:
     q, r = np.linalg.qr(rng.normal(size=(max(shape), min(shape))))
     q = q * np.copysign(1.0, np.diag(r))
     return q if rows >= columns else q.T
+
+
+def normal(mean: float, stddev: float) -> dict[str, float]:
+    """The parameters of a normal distribution, by name.
+
+    Raises:
+        UsageError: one is not finite, or the deviation negative.
+    """
+    parameters = {"mean": real(mean, "a mean"), "stddev": real(stddev, "a standard deviation")}
+    if parameters["stddev"] < 0:
+        raise UsageError(f"a standard deviation is not negative, got {stddev}")
+    return parameters
+
+
+def uniform(low: float, high: float) -> dict[str, float]:
+    """The parameters of a uniform distribution, by name.
+
+    Raises:
+        UsageError: one is not finite, or they are in the wrong order.
+    """
+    parameters = {"low": real(low, "low"), "high": real(high, "high")}
+    if parameters["low"] > parameters["high"]:
+        raise UsageError(f"uniform numbers lie between low and high, got {low} and {high}")
+    return parameters
 
 
 def draw(

@@ -8,8 +8,8 @@ layer n is ``hidden-n``, for an LSTM ``cell-n`` too.
 `initializers.glorot_uniform`, the recurrent ones `initializers.orthogonal`, and biases zero.
 `initial_state` draws the starting state ``(width, 1)``, the same for every lane; zeros by default.
 
-All raise `UsageError` outside a frame function and for a layer number used twice, and `ShapeError`
-for a width that is no positive integer.
+All raise `UsageError` outside a frame function and for a layer number used twice, `ShapeError` for
+a width that is no positive integer, and `MemoryError` for one that no memory can hold.
 """
 
 from __future__ import annotations
@@ -20,13 +20,17 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy.typing as npt
 
+from bptt.arrays import shown
 from bptt.errors import UsageError
 from bptt.initializers import Initializer, glorot_uniform, ones, orthogonal, zeros
 from bptt.ops import tanh
 from bptt.symbol import Operand, Symbol
+from bptt.trace import Trace
 
 if TYPE_CHECKING:
     from bptt.model import BPTT
+
+_PEEPHOLES = ("full", "diagonal")
 
 
 def rnn(
@@ -58,22 +62,22 @@ def rnn(
         h, or o: ``(width, batch)``. Weights ``rnn_layer_n/W_ax``, ``W_aa``, ``b_a``, and for o
         ``W_ya``, ``b_y``; state ``hidden-n``.
     """
-    trace = bp.trace
+    trace = _trace(bp)
     x = trace.frame_value(x)
     features, batch = x.shape
     index = trace.layer(layer_index)
     state = f"hidden-{index}"
     with bp.variable_scope(f"rnn_layer_{index}"):
-        W_ax = bp.get_variable("W_ax", (width, features), initializer or glorot_uniform)
-        W_aa = bp.get_variable("W_aa", (width, width), initializer or orthogonal)
-        b_a = bp.get_variable("b_a", (width, 1), initializer or zeros)
+        W_ax = bp.get_variable("W_ax", (width, features), _or(initializer, glorot_uniform))
+        W_aa = bp.get_variable("W_aa", (width, width), _or(initializer, orthogonal))
+        b_a = bp.get_variable("b_a", (width, 1), _or(initializer, zeros))
         past = trace.past(state, trace.start(state, width, initial_state), batch)
         (h,) = trace.append("rnn", x, past, W_ax, W_aa, b_a)
         bp.name_variable(state, h)
         if not output:
             return h
-        W_ya = bp.get_variable("W_ya", (width, width), initializer or glorot_uniform)
-        b_y = bp.get_variable("b_y", (width, 1), initializer or zeros)
+        W_ya = bp.get_variable("W_ya", (width, width), _or(initializer, glorot_uniform))
+        b_y = bp.get_variable("b_y", (width, 1), _or(initializer, zeros))
         return tanh(W_ya @ h + b_y)
 
 
@@ -118,17 +122,17 @@ def lstm(
     Raises:
         UsageError: another peephole.
     """
-    columns = {None: 0, "diagonal": 1, "full": width}.get(peephole)
-    if columns is None:
-        raise UsageError(f'peephole is "full", "diagonal" or None, got {peephole!r}')
-    trace = bp.trace
+    if peephole is not None and not (isinstance(peephole, str) and peephole in _PEEPHOLES):
+        raise UsageError(f'peephole is "full", "diagonal" or None, got {shown(peephole)}')
+    columns = {None: 0, "diagonal": 1, "full": width}[peephole]
+    trace = _trace(bp)
     x = trace.frame_value(x)
     features, batch = x.shape
     index = trace.layer(layer_index)
     with bp.variable_scope(f"lstm_layer_{index}"):
 
         def weight(name: str, columns: int, default: Initializer) -> Symbol:
-            return bp.get_variable(name, (width, columns), initializer or default)
+            return bp.get_variable(name, (width, columns), _or(initializer, default))
 
         weights = [weight(f"W_x{gate}", features, glorot_uniform) for gate in "ifco"]
         weights += [weight(f"W_h{gate}", width, orthogonal) for gate in "ifco"]
@@ -159,7 +163,7 @@ def dense(
         bp: the net whose frame is traced.
         x: ``(input features, batch)``.
         width: features of the result.
-        activation: a function of symbols, such as `bptt.sigmoid`; none by default.
+        activation: a function of symbols, such as `bptt.sigmoid`, not its name; none by default.
         name: the scope of W and b; ``dense_n`` by default, n counting the layers without a name;
             an empty name for no scope.
         initializer: draws both weights.
@@ -168,11 +172,25 @@ def dense(
         ``(width, batch)``. Weights ``<name>/W`` ``(width, input features)``, ``<name>/b``
         ``(width, 1)``.
     """
-    trace = bp.trace
+    if activation is not None and not callable(activation):
+        raise UsageError(f"activation is a function such as bptt.tanh, got {shown(activation)}")
+    trace = _trace(bp)
     x = trace.symbol(x)
     scope = trace.dense_name() if name is None else name
     with bp.variable_scope(scope) if scope else nullcontext():
-        W = bp.get_variable("W", (width, x.shape[0]), initializer or glorot_uniform)
-        b = bp.get_variable("b", (width, 1), initializer or zeros)
+        W = bp.get_variable("W", (width, x.shape[0]), _or(initializer, glorot_uniform))
+        b = bp.get_variable("b", (width, 1), _or(initializer, zeros))
     out = W @ x + b
     return activation(out) if activation else out
+
+
+def _trace(bp: BPTT) -> Trace:
+    """The open trace of the net that a layer was given."""
+    trace = getattr(bp, "trace", None)
+    if not isinstance(trace, Trace):
+        raise UsageError(f"a layer's first argument is the BPTT it belongs to, got {shown(bp)}")
+    return trace
+
+
+def _or(initializer: Initializer | None, default: Initializer) -> Initializer:
+    return default if initializer is None else initializer

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import operator
+import copy
+import functools
 import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from types import MappingProxyType
-from typing import Any, overload
+from typing import Any, Concatenate, NoReturn, ParamSpec, TypeVar, overload
 
 import numpy.typing as npt
 
 from bptt import arrays, checkpoint, fetching, streaming, training
-from bptt.errors import BpttError, UsageError, locate
+from bptt.checkpoint import SavedTraining
+from bptt.errors import BpttError, CheckpointError, UsageError, locate
 from bptt.fetching import Feed, Fetch
 from bptt.initializers import Initializer
 from bptt.net import Net
@@ -25,6 +27,19 @@ from bptt.training import History, TrainingOperation
 from bptt.views import Parameters, StateView
 
 FrameFunction = Callable[["BPTT", str], Any]
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def alone(method: Callable[Concatenate[BPTT, P], R]) -> Callable[Concatenate[BPTT, P], R]:
+    """The method has the net to itself: a second thread gets a `UsageError` at once."""
+
+    @functools.wraps(method)
+    def inside(self: BPTT, /, *args: P.args, **kwargs: P.kwargs) -> R:
+        with self._net.exclusive:
+            return method(self, *args, **kwargs)
+
+    return inside
 
 
 class BPTT:
@@ -67,12 +82,7 @@ class BPTT:
     LOOP_SCOPE = "unroll"
 
     def __init__(self, seed: int = 0, dtype: npt.DTypeLike = "float32") -> None:
-        try:
-            self._seed = operator.index(seed)
-        except TypeError:
-            raise UsageError(f"a seed is an integer, got {seed!r}") from None
-        if not 0 <= self._seed < 2**64:
-            raise UsageError(f"a seed lies in [0, 2^64), got {seed}")
+        self._seed = arrays.integer(seed, "a seed", 0, 2**64 - 1)
         self._numerics = Numerics(dtype)
         self._trace: Trace | None = None
         self._built: Net | None = None
@@ -211,14 +221,16 @@ class BPTT:
 
         Raises:
             BpttError: a mistake in the frame, with the line it was made on.
-            UsageError: called twice, or fewer than one loop.
+            UsageError: called twice, no function, or fewer than one loop.
+            MemoryError: a window of so many frames does not fit into memory.
         """
         if self._built is not None or self._trace is not None:
             raise UsageError(
                 "the graphs are there already, or under way; another net is another BPTT"
             )
-        if operator.index(num_loops) < 1:
-            raise UsageError(f"num_loops is at least 1, got {num_loops}")
+        num_loops = arrays.integer(num_loops, "num_loops", 1)
+        if not callable(frame):
+            raise UsageError(f"a frame is a function of (bp, depth), got {arrays.shown(frame)}")
         net = Net(self._numerics, self._seed)
         try:
             for depth, frames in ((self.DEEP, num_loops), (self.SHALLOW, 1)):
@@ -243,13 +255,13 @@ class BPTT:
     @property
     def parameters(self) -> Parameters:
         """The weights by full name; reading copies, ``bp.parameters[name] = array`` sets."""
-        return Parameters(self._net.weights, self._numerics.dtype)
+        return Parameters(self._net)
 
     @property
     def state(self) -> Mapping[str, StateView]:
         """The state of each mode by name, e.g. ``bp.state["deep"]["hidden-0"]``; assignable."""
-        dtype = self._numerics.dtype
-        return {depth: StateView(state, dtype) for depth, state in self._net.states.items()}
+        net = self._net
+        return {depth: StateView(net, state) for depth, state in net.states.items()}
 
     @property
     def starting_constants(self) -> Mapping[str, Array]:
@@ -262,6 +274,7 @@ class BPTT:
         """The frame of its data where the next window of `fit` begins; pass it as `start`."""
         return self._net.next_frame
 
+    @alone
     def reset_state(self, depth: str, lane: int | None = None) -> None:
         """Set a mode's state, or one lane of it, to the starting values.
 
@@ -271,6 +284,7 @@ class BPTT:
         self._net.trace(depth)
         self._net.reset_state(depth, lane)
 
+    @alone
     def copy_state_forward(self, lane: int | None = None) -> None:
         """Copy state and frame counter from deep to shallow.
 
@@ -285,6 +299,7 @@ class BPTT:
 
     # One window at a time
 
+    @alone
     def generate_feed_dict(
         self, depth: str, data: Sequence[npt.ArrayLike], num_settable: int
     ) -> dict[Symbol, Array]:
@@ -353,12 +368,14 @@ class BPTT:
             if not fetches:
                 return []
             plan = self._plans[key] = fetching.Plan(self._net, fetches)
-        return plan.run(feed)
+        with self._net.exclusive:
+            return plan.run(feed)
 
     def generate_output_definitions(self, depth: str) -> list[StateHandle]:
         """What to fetch to get the state after the window, sorted by name."""
         return list(self._net.trace(depth).handles)
 
+    @alone
     def save_output_state(self, depth: str, values: Sequence[npt.ArrayLike]) -> None:
         """Set a mode's state from what was fetched for `generate_output_definitions`.
 
@@ -368,6 +385,7 @@ class BPTT:
         """
         self._net.save_output_state(depth, values)
 
+    @alone
     def gradients(
         self, loss: Symbol, feed: Feed, wrt: Sequence[str | Symbol] | None = None
     ) -> dict[str, Array]:
@@ -391,12 +409,14 @@ class BPTT:
         """
         return fetching.gradients(self._net, loss, feed, wrt)
 
+    @alone
     def minimize(
         self, loss: Symbol, optimizer: Adam, clip: Clip | None = None
     ) -> TrainingOperation:
         """The training operation that lowers `loss`, for `run` and `fit`.
 
-        After `bptt.load` the n-th call takes up the moments and counters of the n-th saved one.
+        After `bptt.load` the n-th call takes up the moments and counters of the n-th saved one; so
+        it is after `copy.deepcopy`, for those that were not copied along with the net.
 
         Args:
             loss: a window value ``(1, 1)``, such as ``bptt.reduce_mean(v)``.
@@ -406,16 +426,21 @@ class BPTT:
         Raises:
             UsageError: a loss that is no window value, or belongs to another BPTT.
             ShapeError: a loss of more than one number.
+            CheckpointError: the saved one has an optimizer of another kind.
         """
         net = self._net
         train = TrainingOperation(net, loss, optimizer, clip)
-        if len(net.trainings) < len(net.saved_trainings):
-            net.saved_trainings[len(net.trainings)].resume(train)
+        for number, saved in enumerate(net.trainings):
+            if isinstance(saved, SavedTraining):
+                saved.resume(train)
+                net.trainings[number] = train
+                return train
         net.trainings.append(train)
         return train
 
     # Whole sequences
 
+    @alone
     def fit(
         self,
         train: TrainingOperation,
@@ -425,10 +450,20 @@ class BPTT:
         start: int = 0,
         callback: Callable[[int, float], object] | None = None,
         every: int = 100,
+        checkpoint: str | os.PathLike[str] | None = None,
+        checkpoint_every: int | None = None,
     ) -> History:
         """Train on consecutive windows of the data, state carried; the loop runs in the core.
 
         A window that crosses the end of the data goes on at frame 0.
+
+        With `checkpoint` the run can be killed at any moment and go on, bit for bit::
+
+            bp.fit(train, data, steps=10_000, checkpoint="net.ckpt", checkpoint_every=500)
+
+            bp = bptt.load("net.ckpt", frame)  # later, in another process
+            train = bp.minimize(loss, optimizer, clip)
+            bp.fit(train, data, steps=10_000 - train.steps, start=bp.next_frame)
 
         Args:
             train: what `minimize` returned.
@@ -439,6 +474,10 @@ class BPTT:
             callback: ``callback(step, loss)``, called after every `every` windows with how many
                 there were in this call and the last one's loss; a true result stops.
             every: see `callback`.
+            checkpoint: where to `save` the net when this call is done or stopped, and after every
+                `checkpoint_every` windows of this call, each time as it is between two windows,
+                after the callback. What an interrupted call did since then, `save` can still keep.
+            checkpoint_every: see `checkpoint`; by default there is only the one at the end.
 
         Returns:
             The losses, one per window, each before its update.
@@ -448,8 +487,11 @@ class BPTT:
             UsageError: another number of arrays; a start outside of the data.
             NonFiniteError: a loss is not finite; that window is not trained on.
         """
-        return training.fit(self._net, train, data, steps, start, callback, every)
+        return training.fit(
+            self._net, train, data, steps, start, callback, every, checkpoint, checkpoint_every
+        )
 
+    @alone
     def evaluate(self, loss: Symbol, data: Sequence[npt.ArrayLike]) -> float:
         """The mean of a loss over all frames of the data, deep, from the present state.
 
@@ -466,6 +508,7 @@ class BPTT:
         """
         return training.evaluate(self._net, loss, data)
 
+    @alone
     def predict(
         self, data: Sequence[npt.ArrayLike], outputs: Sequence[Symbol] | None = None
     ) -> Any:
@@ -486,6 +529,7 @@ class BPTT:
         results = streaming.predict(self._net, self._net.traces[self.SHALLOW], data, outputs)
         return results[0] if outputs is None else results
 
+    @alone
     def step(self, *inputs: npt.ArrayLike, outputs: Sequence[Symbol] | None = None) -> Any:
         """One shallow frame, state carried: the streaming call.
 
@@ -511,6 +555,7 @@ class BPTT:
             return stepper.output.copy()
         return [output.copy() for output in stepper.outputs]
 
+    @alone
     def stepper(
         self, *, outputs: Sequence[Symbol] | None = None, own_state: bool = False
     ) -> Stepper:
@@ -530,15 +575,39 @@ class BPTT:
 
     # Checkpoints
 
+    @alone
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write weights, state, optimiser moments and counters to one safetensors file.
 
         The path holds a whole old or a whole new file at every moment. `bptt.load` reads it.
 
         Raises:
-            CheckpointError: the file system refuses; what was at the path stays.
+            CheckpointError: the file system refuses, or the net holds a number that is not finite;
+                what was at the path stays.
+            UsageError: no path.
         """
         checkpoint.write(self._net, path)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> BPTT:
+        """An independent, equal net: weights, both states, counters, moments, `next_frame`.
+
+        What is copied together stays together: ``bp, train, loss = copy.deepcopy((bp, train,
+        loss))``. Of a net that is copied alone, `minimize` takes up the moments, as after
+        `bptt.load`. Steppers stay with their own net.
+        """
+        if self._trace is not None:
+            raise UsageError("a BPTT is not copied while its frame is traced")
+        bp = type(self).__new__(type(self))
+        memo[id(self)] = bp
+        for name, value in vars(self).items():
+            setattr(bp, name, {} if name in ("_plans", "_steppers") else copy.deepcopy(value, memo))
+        return bp
+
+    def __reduce_ex__(self, protocol: object) -> NoReturn:
+        raise UsageError(
+            "a BPTT is not pickled, for its frame is a function: bp.save(path) keeps the net, "
+            "bptt.load(path, frame) goes on with it; copy.deepcopy(bp) makes a copy"
+        )
 
 
 def load(path: str | os.PathLike[str], frame: FrameFunction) -> BPTT:
@@ -553,7 +622,8 @@ def load(path: str | os.PathLike[str], frame: FrameFunction) -> BPTT:
 
     Raises:
         CheckpointError: no such file, a damaged or a foreign one, one of a newer format, or one of
-            another frame.
+            another frame. The message says which.
+        UsageError: no path.
 
     Example::
 
@@ -564,6 +634,10 @@ def load(path: str | os.PathLike[str], frame: FrameFunction) -> BPTT:
     """
     saved = checkpoint.read(path)
     bp = BPTT(saved.about["seed"], saved.about["dtype"])
-    bp.generate_graphs(frame, saved.about["num_loops"])
+    frames = saved.about["num_loops"]
+    try:
+        bp.generate_graphs(frame, frames)
+    except MemoryError as error:
+        raise CheckpointError(f"{saved.path} has windows of {frames} frames: {error}") from None
     saved.apply(bp._net)
     return bp

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from bptt import arrays
+from bptt import _core, arrays
 from bptt.errors import ShapeError, UsageError
 from bptt.numerics import Array, Numerics, Program, State
 from bptt.symbol import Symbol
@@ -26,27 +26,48 @@ class Net:
         numerics: dtype and classes of the core.
         seed: of noise and of initial weights.
         weights: shared by both modes and by all programs.
+        exclusive: entered by every method that computes or touches numbers: one thread at a time.
         traces: by mode.
         states: by mode, with the mode's frame counter.
         next_frame: where in its data the next window of `fit` begins.
-        trainings: the training operations, in order of creation.
-        saved_trainings: those of the checkpoint that the net was loaded from.
+        trainings: the training operations, in order of creation; as saved where the net was loaded
+            or copied, and the operation not made anew yet.
     """
 
     def __init__(self, numerics: Numerics, seed: int) -> None:
         self.numerics = numerics
         self.seed = seed
         self.weights = numerics.Weights()
+        self.exclusive = _core.Exclusive()
         self.traces: dict[str, Trace] = {}
         self.states: dict[str, State] = {}
         self.next_frame = 0
-        self.trainings: list[TrainingOperation] = []
-        self.saved_trainings: list[SavedTraining] = []
+        self.trainings: list[TrainingOperation | SavedTraining] = []
         self._programs: dict[tuple[Any, ...], Program] = {}
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Net:
+        """An independent net that equals this one: weights, states, counters, moments.
+
+        Programs are compiled anew when they are asked for. Training operations are kept as saved
+        ones; those that are copied along with the net take them up (`TrainingOperation`).
+        """
+        net = Net(self.numerics, self.seed)
+        memo[id(self)] = net
+        with self.exclusive:
+            for name in self.weights.names:
+                net.weights.declare(name, self.weights.get(name))
+            for depth, trace in self.traces.items():
+                net.traces[depth] = trace.copy_to(net, memo)
+            net.weights.freeze([trace.graph for trace in net.traces.values()])
+            net.states = {depth: self.state_copy(depth) for depth in self.states}
+            net.next_frame = self.next_frame
+            net.trainings = [each.saved() for each in self.trainings]
+        return net
 
     def open_trace(self, depth: str, frames: int) -> Trace:
         """Begin the trace of a mode whose windows have this many frames."""
-        trace = Trace(depth, frames, self.weights, self.seed, self.numerics.dtype)
+        arrays.room(frames, f"a window of {frames} frames")
+        trace = Trace(self, depth, frames)
         self.traces[depth] = trace
         return trace
 
@@ -83,10 +104,19 @@ class Net:
         loss: int | None = None,
         wrt: Sequence[int] = (),
     ) -> Program:
-        """A program with an arena of its own."""
-        return self.numerics.Program(
-            trace.graph, self.weights, frames, list(fetches), loss, list(wrt), self.seed
-        )
+        """A program with an arena of its own.
+
+        Raises:
+            MemoryError: there is no room for it; nothing has changed then.
+        """
+        try:
+            return self.numerics.Program(
+                trace.graph, self.weights, frames, list(fetches), loss, list(wrt), self.seed
+            )
+        except MemoryError as error:
+            raise MemoryError(
+                f"no memory for the {trace.depth} graph over {frames} frames ({error})"
+            ) from None
 
     # State
 
@@ -141,18 +171,22 @@ class Net:
 
     def save_output_state(self, depth: str, values: Sequence[npt.ArrayLike]) -> None:
         """See `BPTT.save_output_state`."""
-        state = self.states[self.trace(depth).depth]
-        pasts, handles = self.traces[depth].recurrences, self.traces[depth].handles
+        pasts, handles = self.trace(depth).recurrences, self.trace(depth).handles
+        state = self.states[depth]
+        arrays.listed(values, "a saved state")
         if len(values) != len(handles):
             names = ", ".join(handle.name for handle in handles)
             raise UsageError(
                 f"the {depth} graph has {len(handles)} states ({names}), got {len(values)} arrays"
             )
         dtype = self.numerics.dtype
-        checked = [
-            (name, arrays.lanes(value, pasts[name].past.shape, dtype, f"the state {name!r}"))
-            for name, value in zip((handle.name for handle in handles), values, strict=True)
-        ]
+        checked = []
+        for handle, value in zip(handles, values, strict=True):
+            name = handle.name
+            shape = pasts[name].past.shape
+            if value.__class__ is not np.ndarray or value.dtype != dtype or value.shape != shape:
+                value = arrays.lanes(value, shape, dtype, f"the state {name!r}")
+            checked.append((name, arrays.finite(value, f"the state {name!r}")))
         for name, array in checked:
             state.set(name, array)
 
@@ -164,8 +198,8 @@ class Net:
         Raises:
             UsageError: no such mode.
         """
-        if depth not in self.traces:
-            raise UsageError(f'depth is "deep" or "shallow", got {depth!r}')
+        if not isinstance(depth, str) or depth not in self.traces:
+            raise UsageError(f'depth is "deep" or "shallow", got {arrays.shown(depth)}')
         return self.traces[depth]
 
     def own(self, symbol: object) -> Symbol:
@@ -175,7 +209,7 @@ class Net:
             UsageError: it is not.
         """
         if not isinstance(symbol, Symbol):
-            raise UsageError(f"expected a symbol, got {symbol!r}")
+            raise UsageError(f"expected a symbol, got {arrays.shown(symbol)}")
         if self.traces[symbol.trace.depth] is not symbol.trace:
             raise UsageError(f"{symbol} belongs to another BPTT")
         return symbol
@@ -204,6 +238,7 @@ class Net:
         Raises:
             UsageError: another number of arrays than of placeholders, or no numbers.
             ShapeError: an array that does not fit, or of another length than the others.
+            NonFiniteError: NaN or infinity.
         """
         given = matched(inputs, data)
         if not given:
@@ -226,8 +261,9 @@ def matched(
     """Each placeholder with its array.
 
     Raises:
-        UsageError: another number of arrays than of placeholders.
+        UsageError: no list of arrays, or another number of them than of placeholders.
     """
+    arrays.listed(data, "the data")
     if len(inputs) != len(data):
         names = ", ".join(f"{symbol.name!r} {symbol.shape}" for symbol in inputs)
         raise UsageError(
@@ -238,6 +274,7 @@ def matched(
 
 
 def _lane(lane: int, shape: tuple[int, ...], what: str) -> int:
-    if not 0 <= lane < shape[1]:
+    index = arrays.integer(lane, "lane")
+    if not 0 <= index < shape[1]:
         raise UsageError(f"{what} has {shape[1]} lanes, counted from 0; there is no lane {lane}")
-    return lane
+    return index

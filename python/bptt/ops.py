@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from bptt.arrays import integer, listed
 from bptt.errors import UsageError
 from bptt.symbol import Operand, Symbol, apply
 
@@ -84,12 +85,12 @@ def concat(values: Sequence[Operand], axis: int = 0) -> Symbol:
 
     Raises:
         ShapeError: they differ along the other axis.
-        UsageError: no values, or another axis.
+        UsageError: no list of values, or another axis.
 
     Example:
         ``concat([x, h])`` of ``(2, 1)`` and ``(5, 1)`` is ``(7, 1)``.
     """
-    return apply("concat", *values, axis=_axis(axis))
+    return apply("concat", *listed(values, "what concat joins"), axis=_axis(axis))
 
 
 def reduce_sum(v: Symbol, axis: int | Sequence[int] | None = None) -> Symbol:
@@ -124,13 +125,11 @@ def reduce_mean(v: Symbol, axis: int | Sequence[int] | None = None) -> Symbol:
 def _reduce(kind: str, v: Symbol, axis: int | Sequence[int] | None) -> Symbol:
     if axis is None:
         return apply(f"window_{kind}", v)
-    axes = {_axis(axis)} if isinstance(axis, int) else {_axis(each) for each in axis}
+    axes = {_axis(each) for each in (axis if isinstance(axis, Sequence) else [axis])}
     if not axes:
         raise UsageError(f"reduce_{kind} over no axis; leave axis out to reduce over all")
     return apply(kind, v, axis=2 if len(axes) == 2 else axes.pop())  # the core's 2: both
 
 
 def _axis(axis: int) -> int:
-    if axis not in (0, 1, -1, -2):
-        raise UsageError(f"axis is 0 (features) or 1 (batch), got {axis!r}")
-    return axis % 2
+    return integer(axis, "axis, 0 (features) or 1 (batch),", -2, 1) % 2

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import KW_ONLY, dataclass
-from numbers import Real
 from typing import Protocol
 
+import numpy as np
+
 from bptt import _core
+from bptt.arrays import real
 from bptt.errors import UsageError
 from bptt.numerics import Numerics
 
@@ -43,7 +44,8 @@ class Adam:
 
     Raises:
         UsageError: a number that is not finite, a rate or epsilon that is not positive, a beta
-            outside [0, 1).
+            outside [0, 1); when a net takes it, a rate or epsilon that is zero or infinite in the
+            net's dtype.
     """
 
     learning_rate: float = 1e-3
@@ -57,13 +59,19 @@ class Adam:
         positive("Adam's learning_rate", self.learning_rate)
         positive("Adam's epsilon", self.epsilon)
         for name, beta in (("beta1", self.beta1), ("beta2", self.beta2)):
-            if not 0.0 <= beta < 1.0:
+            if not 0.0 <= real(beta, f"Adam's {name}") < 1.0:
                 raise UsageError(f"Adam's {name} lies in [0, 1), got {beta}")
+        if not isinstance(self.epsilon_hat, bool):
+            raise UsageError(f"Adam's epsilon_hat is True or False, got {self.epsilon_hat!r}")
 
     def build(self, numerics: Numerics) -> _core.Adam32:
         """The core's optimiser, with moments of zero."""
         return numerics.Adam(
-            self.learning_rate, self.beta1, self.beta2, self.epsilon, self.epsilon_hat
+            positive("Adam's learning_rate", self.learning_rate, numerics),
+            self.beta1,
+            self.beta2,
+            positive("Adam's epsilon", self.epsilon, numerics),
+            self.epsilon_hat,
         )
 
 
@@ -84,7 +92,7 @@ class ClipByValue:
 
     def build(self, numerics: Numerics) -> _core.Clip32:
         """The core's object for it."""
-        return numerics.Clip.by_value(self.limit)
+        return numerics.Clip.by_value(positive("ClipByValue's limit", self.limit, numerics))
 
 
 @dataclass(frozen=True)
@@ -105,15 +113,22 @@ class ClipByGlobalNorm:
 
     def build(self, numerics: Numerics) -> _core.Clip32:
         """The core's object for it."""
-        return numerics.Clip.by_global_norm(self.limit)
+        limit = positive("ClipByGlobalNorm's limit", self.limit, numerics)
+        return numerics.Clip.by_global_norm(limit)
 
 
-def positive(what: str, number: float) -> float:
-    """`number`, when it is finite and positive.
+def positive(what: str, number: float, numerics: Numerics | None = None) -> float:
+    """`number`, when it is finite and positive, and is so too when rounded to the net's dtype.
 
     Raises:
         UsageError: it is not.
     """
-    if not (isinstance(number, Real) and math.isfinite(number) and number > 0):
-        raise UsageError(f"{what} is a finite positive number, got {number!r}")
-    return number
+    value = real(number, what)
+    if value <= 0:
+        raise UsageError(f"{what} is a positive number, got {number!r}")
+    if numerics is not None:
+        with np.errstate(over="ignore", under="ignore"):
+            rounded = numerics.dtype.type(value)
+        if not 0 < rounded < np.inf:
+            raise UsageError(f"{what} is {number!r}, which is {rounded} in {numerics.dtype}")
+    return value

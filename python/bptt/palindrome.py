@@ -25,7 +25,7 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from bptt import initializers, layers
+from bptt import arrays, initializers, layers
 from bptt.errors import UsageError
 from bptt.model import BPTT
 from bptt.ops import reduce_mean, sigmoid, square
@@ -62,7 +62,7 @@ def palindrome(step: int) -> float:
     >>> [palindrome(step) for step in range(11)]
     [0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.4, 0.3, 0.2, 0.1, 0.0]
     """
-    return (5.0 - abs(float(step % PERIOD) - 5.0)) / 10.0
+    return (5.0 - abs(float(arrays.integer(step, "step") % PERIOD) - 5.0)) / 10.0
 
 
 def data(frames: int) -> tuple[Floats, Floats]:
@@ -72,6 +72,8 @@ def data(frames: int) -> tuple[Floats, Floats]:
     >>> inputs.tolist(), targets.tolist()
     ([0.0, 0.1, 0.2, 0.3], [0.1, 0.2, 0.3, 0.4])
     """
+    frames = arrays.integer(frames, "frames", 0)
+    arrays.room(frames, f"a sequence of {frames} frames")
     sequence = np.array([palindrome(step) for step in range(frames + 1)])
     return sequence[:-1], sequence[1:]
 
@@ -83,7 +85,8 @@ class Configuration:
     `dataclasses.replace` makes variants of one.
 
     Raises:
-        UsageError: an unknown cell, or a count below 1.
+        UsageError: an unknown cell, a count below 1, or a number that `Adam`, `ClipByValue` or an
+            initializer does not take.
     """
 
     cell: Literal["rnn", "lstm"]
@@ -106,14 +109,21 @@ class Configuration:
     evaluated: int = 100  #: frames evaluated
 
     def __post_init__(self) -> None:
-        if self.cell not in ("rnn", "lstm"):
+        if not isinstance(self.cell, str) or self.cell not in ("rnn", "lstm"):
             raise UsageError(f'cell must be "rnn" or "lstm", not {self.cell!r}')
         for name in ("layers", "width", "num_loops", "steps", "check_every", "evaluated"):
-            if getattr(self, name) < 1:
-                raise UsageError(f"{name} must be at least 1, not {getattr(self, name)}")
-        for name in ("noise", "first_check", "max_restarts", "warmup"):
-            if getattr(self, name) < 0:
-                raise UsageError(f"{name} must not be negative, is {getattr(self, name)}")
+            arrays.integer(getattr(self, name), name, 1)
+        for name in ("first_check", "max_restarts", "warmup"):
+            arrays.integer(getattr(self, name), name, 0)
+        initializers.random_normal(0.0, self.deviation)
+        initializers.random_normal(0.0, self.noise)
+        arrays.real(self.stuck_above, "stuck_above")
+        self.optimiser()
+        ClipByValue(self.clip)
+
+    def optimiser(self) -> Adam:
+        """What it is trained with."""
+        return Adam(self.learning_rate, self.beta1, self.beta2, self.epsilon)
 
 
 RNN = Configuration(cell="rnn", layers=1, width=3, num_loops=10, clip=4.0)
@@ -132,6 +142,8 @@ def frame(configuration: Configuration) -> Callable[[BPTT, str], tuple[Symbol, S
     The frame gives input, target and output, each ``(1, 1)``. The recurrent layers are followed by
     one dense unit, ``sigmoid(W h + b)``.
     """
+    if not isinstance(configuration, Configuration):
+        raise UsageError(f"expected a palindrome.Configuration, got {arrays.shown(configuration)}")
     draw = initializers.random_normal(0.0, configuration.deviation)
     width = configuration.width
 
@@ -159,7 +171,8 @@ def start_seed(seed: int, restart: int) -> int:
 
     It depends on the two numbers alone, so a restart can be repeated without those before it.
     """
-    words = np.random.SeedSequence([seed, restart]).generate_state(2)
+    entropy = [arrays.integer(seed, "seed", 0), arrays.integer(restart, "restart", 0)]
+    words = np.random.SeedSequence(entropy).generate_state(2)
     return int(words[0]) << 31 | int(words[1]) >> 1  # 63 bits, never negative
 
 
@@ -179,14 +192,8 @@ def build(
     bp = BPTT(seed=seed, dtype=dtype)
     graphs = bp.generate_graphs(frame(configuration), num_loops=configuration.num_loops)
     _, target, out = graphs[bp.DEEP]
-    optimiser = Adam(
-        configuration.learning_rate,
-        configuration.beta1,
-        configuration.beta2,
-        configuration.epsilon,
-    )
     loss = reduce_mean(square(out - target))
-    return bp, bp.minimize(loss, optimiser, clip=ClipByValue(configuration.clip))
+    return bp, bp.minimize(loss, configuration.optimiser(), clip=ClipByValue(configuration.clip))
 
 
 @dataclass(frozen=True, eq=False)
@@ -252,6 +259,8 @@ def train(
     Raises:
         NonFiniteError: the loss has overflowed.
     """
+    if progress is not None and not callable(progress):
+        raise UsageError(f"progress is a function, got {arrays.shown(progress)}")
     began = time.perf_counter()
     given_up: list[Floats] = []
     while True:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NoReturn
 
 import numpy as np
 import numpy.typing as npt
 
 from bptt import _core, arrays
-from bptt.errors import UsageError
+from bptt.errors import NonFiniteError, UsageError
 from bptt.net import Net, matched
 from bptt.numerics import Array, State
 from bptt.symbol import Symbol
@@ -52,23 +53,44 @@ class Stepper:
     ) -> None:
         wanted = _outputs(net, trace, outputs)
         program = net.new_program(trace, 1, [*wanted, *trace.carried(wanted)])
-        self._advance = net.numerics.Stepper(program, state, wanted)
+        self._advance = net.numerics.Stepper(program, state, net.exclusive, wanted)
         self._symbols = trace.inputs(wanted)
         live = dict(zip(program.placeholders, self._advance.inputs, strict=True))
-        self.inputs: list[Array] = [live[symbol.id] for symbol in self._symbols]
-        self.outputs: list[Array] = list(self._advance.outputs)
+        self.inputs: tuple[Array, ...] = tuple(live[symbol.id] for symbol in self._symbols)
+        self.outputs: tuple[Array, ...] = tuple(self._advance.outputs)
         self.output: Array = self.outputs[-1]
-        self.state = StateView(state, net.numerics.dtype)
+        self.state = StateView(net, state)
         self._dtype = net.numerics.dtype
         self._views = [(view, view.shape) for view in self.inputs]
 
     def __call__(self) -> None:
-        """Compute one frame from the inputs and carry the state."""
-        self._advance()
+        """Compute one frame from the inputs and carry the state.
+
+        Raises:
+            NonFiniteError: an input holds NaN or infinity; nothing was computed then.
+        """
+        try:
+            self._advance()
+        except NonFiniteError:  # the core sees that there is one
+            for symbol, view in zip(self._symbols, self.inputs, strict=True):
+                arrays.finite(view, f"the input {symbol.name!r}")
+            raise
+
+    def __reduce_ex__(self, protocol: object) -> NoReturn:
+        raise UsageError(
+            "a stepper is neither copied nor pickled: it is bound to its net. Make another with "
+            "bp.stepper(); its state is stepper.state"
+        )
 
     def feed(self, values: Sequence[npt.ArrayLike]) -> None:
-        """Copy one array ``(features, batch)`` into each input; axes of length 1 may be missing."""
-        if len(values) != len(self._views):
+        """Copy one array ``(features, batch)`` into each input; axes of length 1 may be missing.
+
+        Raises:
+            ShapeError: an array of another shape; the inputs before it are overwritten.
+            UsageError: no list, another number of arrays, or no numbers.
+        """
+        plain = values.__class__ is tuple or values.__class__ is list
+        if not plain or len(values) != len(self._views):
             matched(self._symbols, values)
         for (view, shape), array in zip(self._views, values, strict=True):
             if (
@@ -84,7 +106,7 @@ def _outputs(net: Net, trace: Trace, outputs: Sequence[Symbol] | None) -> list[i
     """The ids of what is to be computed; by default the last symbol that the frame returned."""
     if outputs is None:
         return [[each for each in trace.returned if isinstance(each, Symbol)][-1].id]
-    for each in outputs:
+    for each in arrays.listed(outputs, "outputs"):
         if net.own(each).trace is not trace:
             raise UsageError(f"outputs are symbols of the {trace.depth} graph, got {each}")
         if each.extent == "window":

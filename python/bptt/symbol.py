@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
 
 import numpy.typing as npt
 
+from bptt.arrays import shown
 from bptt.errors import UsageError
 
 if TYPE_CHECKING:
@@ -94,9 +95,13 @@ class Symbol:
         if not isinstance(features, slice):
             advice = f"v[{features}:{features + 1}]" if isinstance(features, int) else "v[0:3]"
             raise UsageError(
-                f"a symbol is sliced by features and keeps both axes: {advice}, not v[{features}]"
+                "a symbol is sliced by features and keeps both axes: "
+                f"{advice}, not v[{shown(features)}]"
             )
-        start, stop, step = features.indices(self.shape[0])
+        try:
+            start, stop, step = features.indices(self.shape[0])
+        except (TypeError, ValueError):  # no integers, or a step of 0
+            raise UsageError(f"a slice of features is like v[0:3], got {shown(features)}") from None
         if step != 1:
             raise UsageError(f"a slice of features has step 1, got {step}")
         return apply("slice", self, start=start, stop=stop)
@@ -133,4 +138,4 @@ def apply(operation: str, *operands: Operand, **attributes: Any) -> Symbol:
     for operand in operands:
         if isinstance(operand, Symbol):
             return operand.trace.append(operation, *operands, **attributes)[0]
-    raise UsageError(f"{operation} takes at least one symbol, got {operands}")
+    raise UsageError(f"{operation} takes at least one symbol, got {shown(operands)}")

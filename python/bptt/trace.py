@@ -6,20 +6,25 @@ only then; operations (a loss, a metric) may be appended to it later as well.
 
 from __future__ import annotations
 
+import copy
 import hashlib
+import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 import numpy.typing as npt
 
 from bptt import _core, arrays
 from bptt.errors import ShapeError, UsageError, caller
-from bptt.initializers import Initializer, draw, glorot_uniform
-from bptt.numerics import Array, Weights
+from bptt.initializers import Initializer, draw, glorot_uniform, normal, uniform
+from bptt.numerics import Array
 from bptt.symbol import Operand, Symbol
+
+if TYPE_CHECKING:
+    from bptt.net import Net
 
 
 @dataclass
@@ -73,12 +78,10 @@ class Trace:
             values (constants, initial weights, strengths of noise) and later losses are no part.
     """
 
-    def __init__(
-        self, depth: str, frames: int, weights: Weights, seed: int, dtype: np.dtype[Any]
-    ) -> None:
+    def __init__(self, net: Net, depth: str, frames: int) -> None:
         self.depth = depth
         self.frames = frames
-        self.weights = weights
+        self.weights = net.weights
         self.graph = _core.Graph()
         self.placeholders: list[Symbol] = []
         self.variables: dict[str, Symbol] = {}
@@ -86,14 +89,63 @@ class Trace:
         self.returned: tuple[Any, ...] = ()
         self.handles: list[StateHandle] = []
         self.structure = ""
-        self._seed = seed
-        self._dtype = dtype
+        self._net = weakref.ref(net)  # not a cycle: a net that is dropped frees its memory at once
+        self._seed = net.seed
+        self._dtype = net.numerics.dtype
         self._scopes: list[str] = []
         self._random_calls = 0
         self._last_layer = -1
         self._unnamed_dense = 0
         self._nodes: list[str] = []
         self._numbers: dict[int, int] = {}
+
+    @property
+    def net(self) -> Net:
+        """The net it is a trace of.
+
+        Raises:
+            UsageError: it is gone, and only symbols of it are left.
+        """
+        net = self._net()
+        if net is None:
+            raise UsageError("the BPTT that these symbols belong to is gone")
+        return net
+
+    def copy_to(self, net: Net, memo: dict[int, Any]) -> Trace:
+        """The same trace for a copy of its net, with symbols of its own.
+
+        The graph is shared: it is append-only, so what one of the two appends later, the other does
+        not see.
+        """
+        trace = Trace(net, self.depth, self.frames)
+        memo[id(self)] = trace
+        trace.graph = self.graph
+        trace.structure = self.structure
+        trace._random_calls = self._random_calls
+        trace._last_layer = self._last_layer
+        trace._unnamed_dense = self._unnamed_dense
+        trace._nodes = self._nodes.copy()
+        trace._numbers = self._numbers.copy()
+        trace.placeholders = copy.deepcopy(self.placeholders, memo)
+        trace.variables = copy.deepcopy(self.variables, memo)
+        for name, recurrence in self.recurrences.items():
+            past = copy.deepcopy(recurrence.past, memo)
+            trace.recurrences[name] = replace(recurrence, past=past)  # the start is read-only
+        trace.handles = copy.deepcopy(self.handles, memo)
+        trace.returned = copy.deepcopy(self.returned, memo)
+        return trace
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Trace:
+        """Symbols lead here: whatever part of a net is copied, all of it is, and once."""
+        copy.deepcopy(self.net, memo)
+        copied: Trace = memo[id(self)]
+        return copied
+
+    def __reduce_ex__(self, protocol: object) -> NoReturn:
+        raise UsageError(
+            "symbols are not pickled, nor is what holds them: a frame is made of them anew. "
+            "bp.save(path) keeps a net, bptt.load(path, frame) goes on with it"
+        )
 
     def close(self, returned: object) -> None:
         """End the trace with what the frame function returned.
@@ -119,6 +171,7 @@ class Trace:
         """See `BPTT.placeholder`."""
         if name is None:
             name = f"placeholder_{len(self.placeholders)}"
+        name = _name(name, "a placeholder")
         if any(name == other.name for other in self.placeholders):
             raise UsageError(f"two placeholders are called {name!r}")
         shape = arrays.shape_of(shape, f"placeholder {name!r}")
@@ -128,22 +181,20 @@ class Trace:
 
     def constant(self, value: npt.ArrayLike) -> Symbol:
         """See `BPTT.constant`."""
-        values = arrays.matrix(value, np.dtype(np.float64), "a constant")
+        values = arrays.finite(arrays.matrix(value, self._dtype, "a constant"), "a constant")
         return self._symbol(self.graph.constant(values), "constant")
 
     def noise(self, distribution: str, shape: Sequence[int], **parameters: float) -> Symbol:
         """Random numbers, the ordinal of the call among the trace's being part of their key."""
         features, batch = arrays.shape_of(shape, f"{distribution} noise")
-        if not np.isfinite(list(parameters.values())).all():
-            raise UsageError(f"{distribution} noise takes finite numbers, got {parameters}")
+        parameters = (normal if distribution == "normal" else uniform)(**parameters)
+        for name, number in parameters.items():  # finite in the net's dtype, too
+            what = f"the {name} of {distribution} noise"
+            arrays.finite(arrays.numbers(number, self._dtype, what), what)
         ordinal = self._random_calls
         self._random_calls += 1
         return self.append(
-            distribution,
-            features=features,
-            batch=batch,
-            ordinal=ordinal,
-            **{key: float(number) for key, number in parameters.items()},
+            distribution, features=features, batch=batch, ordinal=ordinal, **parameters
         )[0]
 
     # Weights
@@ -191,13 +242,13 @@ class Trace:
             return np.zeros((width, 1))
         if callable(initializer):
             return draw(initializer, (width, 1), self._seed, f"state/{name}", self._dtype)
-        shape = np.shape(initializer)
-        if shape[:1] != (width,):
+        values = arrays.numbers(initializer, self._dtype, f"the starting value of {name!r}")
+        if values.shape[:1] != (width,):
             raise ShapeError(
-                f"the starting value of {name!r} has shape {shape}; expected ({width}, 1), or "
-                f"({width}, batch)"
+                f"the starting value of {name!r} has shape {values.shape}; expected ({width}, 1), "
+                f"or ({width}, batch)"
             )
-        return initializer
+        return values
 
     def past(self, name: str, start: npt.ArrayLike, batch: int | None = None) -> Symbol:
         """See `BPTT.get_past_variable`; `batch` says how many lanes a start of one column serves.
@@ -225,7 +276,7 @@ class Trace:
 
     def name(self, name: str, v: Operand) -> Symbol:
         """See `BPTT.name_variable`."""
-        recurrence = self.recurrences.get(name)
+        recurrence = self.recurrences.get(_name(name, "a value"))
         if recurrence is None:
             raise UsageError(
                 f"{name!r} is named without a past value: call bp.get_past_variable({name!r}, "
@@ -285,6 +336,7 @@ class Trace:
         """The number of a new recurrent layer; None for one more than the largest so far."""
         if index is None:
             index = self._last_layer + 1
+        index = arrays.integer(index, "layer_index", 0)
         self._last_layer = max(self._last_layer, index)
         return index
 
@@ -302,6 +354,8 @@ class Trace:
             UsageError: they are not.
         """
         symbols = list(self.returned[:count])
+        if len(symbols) != count:
+            raise UsageError(f"{count} values are to be fed, of {len(symbols)} that are returned")
         for position, each in enumerate(symbols):
             if each not in self.placeholders:
                 raise UsageError(
@@ -326,6 +380,11 @@ class Trace:
 
     def _symbol(self, id: int, kind: str, name: str = "") -> Symbol:
         symbol = Symbol(self, id, self.graph.shape(id), name)
+        frames = self.frames if symbol.extent == "frame" else 1
+        arrays.room(
+            frames * symbol.shape[0] * symbol.shape[1],
+            f"a {kind.split()[0]} of shape {symbol.shape} over {frames} frames",
+        )
         self._numbers[id] = len(self._numbers)
         self._nodes.append(f"{kind} {name} {symbol.shape}")
         return symbol
@@ -333,5 +392,9 @@ class Trace:
 
 def _name(name: str, what: str) -> str:
     if not isinstance(name, str) or not name:
-        raise UsageError(f"the name of {what} is text, and not empty; got {name!r}")
+        raise UsageError(f"the name of {what} is text, and not empty; got {arrays.shown(name)}")
+    try:
+        name.encode()  # weights are drawn by it, and checkpoints hold it
+    except UnicodeEncodeError:
+        raise UsageError(f"the name of {what} is no valid text: {name!r}") from None
     return name

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import copy
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any, NoReturn
 
 import numpy as np
 import numpy.typing as npt
 
-from bptt import _core
-from bptt.errors import NonFiniteError, ShapeError, UsageError
+from bptt import _core, arrays, checkpoint
+from bptt.checkpoint import SavedTraining
+from bptt.errors import ShapeError, UsageError
 from bptt.net import Net
 from bptt.numerics import Array, Training
 from bptt.optimisers import Adam, Clip, positive
@@ -69,6 +73,26 @@ class TrainingOperation:
         """How many updates were made."""
         return self.core.steps
 
+    def saved(self) -> SavedTraining:
+        """What a checkpoint keeps of it."""
+        return SavedTraining.of(self, self.loss.trace.weights.names)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> TrainingOperation:
+        """The same operation on a copy of its net, which is made along with it."""
+        here = self.loss.trace.net
+        net = copy.deepcopy(here, memo)
+        train = TrainingOperation(net, copy.deepcopy(self.loss, memo), self.optimizer, self.clip)
+        number = here.trainings.index(self)
+        self.saved().resume(train)
+        net.trainings[number] = train
+        return train
+
+    def __reduce_ex__(self, protocol: object) -> NoReturn:
+        raise UsageError(
+            "a training operation is not pickled: bp.save(path) keeps its moments and counters, "
+            "and after bptt.load(path, frame) bp.minimize takes them up"
+        )
+
     def __repr__(self) -> str:
         clip = f", clip={self.clip}" if self.clip else ""
         return f"<TrainingOperation of {self.loss}: {self.optimizer}{clip}, {self.steps} updates>"
@@ -82,8 +106,10 @@ def fit(
     start: int,
     callback: Callable[[int, float], object] | None,
     every: int,
+    path: str | os.PathLike[str] | None,
+    period: int | None,
 ) -> History:
-    """See `BPTT.fit`."""
+    """See `BPTT.fit`; `path` and `period` are where and how often checkpoints are written."""
     if not isinstance(train, TrainingOperation):
         raise UsageError(f"fit takes what bp.minimize returned, got {train!r}")
     loss = net.own(train.loss)
@@ -100,27 +126,33 @@ def fit(
     if steps < 0 or every < 1:
         raise UsageError(f"steps is at least 0 and every at least 1; got {steps} and {every}")
 
+    if path is not None:
+        checkpoint.check_place(path)
+    elif period is not None:
+        raise UsageError("checkpoint_every says how often to write; checkpoint says where to")
+    periods = [every] if callback else []
+    if period is not None:
+        periods.append(arrays.integer(period, "checkpoint_every", 1))
+
     state, before = net.states[trace.depth], train.steps
-    chunk = every if callback else max(steps, 1)
     losses: list[Array] = []
-    stopped = False
+    done, stopped = 0, False
     try:
-        for done in range(0, steps, chunk):
+        while done < steps and not stopped:
             first = (start + done * depth) % length
-            count = min(chunk, steps - done)
-            try:
-                losses.append(_core.fit(program, state, train.core, streams, first, count))
-            except NonFiniteError:
-                raise NonFiniteError(
-                    f"the loss of window {train.steps - before}, counted from 0, is not finite; "
-                    "weights and state are those before it"
-                ) from None
-            if callback and count == every and callback(done + count, float(losses[-1][-1])):
-                stopped = True
-                break
+            count = min(steps - done, *(each - done % each for each in periods), steps)
+            losses.append(_core.fit(program, state, train.core, streams, first, count))
+            done += count
+            net.next_frame = (start + done * depth) % length  # for the callback and the checkpoint
+            if callback and done % every == 0:
+                stopped = bool(callback(done, float(losses[-1][-1])))
+            if path is not None and (
+                stopped or done == steps or (period is not None and done % period == 0)
+            ):
+                checkpoint.write(net, path)
     finally:  # also when interrupted: as many windows as there were updates
         net.next_frame = (start + (train.steps - before) * depth) % length
-    return History(np.concatenate(losses) if losses else np.zeros(0), stopped)
+    return History(np.concatenate([np.zeros(0, net.numerics.dtype), *losses]), stopped)
 
 
 def evaluate(net: Net, loss: Symbol, data: Sequence[npt.ArrayLike]) -> float:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING
 
-import numpy as np
 import numpy.typing as npt
 
-from bptt.arrays import lanes, matrix
+from bptt.arrays import finite, lanes, matrix
 from bptt.errors import UnknownNameError
 from bptt.numerics import Array, State, Weights
+
+if TYPE_CHECKING:
+    from bptt.net import Net
 
 
 class Parameters(Mapping[str, Array]):
@@ -19,17 +21,21 @@ class Parameters(Mapping[str, Array]):
     Raises:
         UnknownNameError: no weight of this name; a `UsageError` and a `KeyError`.
         ShapeError: an array of another shape than the weight.
+        NonFiniteError: NaN or infinity.
     """
 
-    def __init__(self, weights: Weights, dtype: np.dtype[Any]) -> None:
-        self._weights = weights
-        self._dtype = dtype
+    def __init__(self, net: Net) -> None:
+        self._net = net
+        self._weights = net.weights
 
     def __getitem__(self, name: str) -> Array:
-        return self._weights.get(self._known(name))
+        with self._net.exclusive:
+            return self._weights.get(self._known(name))
 
     def __setitem__(self, name: str, value: npt.ArrayLike) -> None:
-        self._weights.set(self._known(name), matrix(value, self._dtype, f"the weight {name!r}"))
+        what = f"the weight {self._known(name)!r}"
+        with self._net.exclusive:
+            self._weights.set(name, finite(matrix(value, self._net.numerics.dtype, what), what))
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._weights.names)
@@ -52,19 +58,23 @@ class StateView(Mapping[str, Array]):
     Raises:
         UnknownNameError: no state of this name; a `UsageError` and a `KeyError`.
         ShapeError: an array of another shape than the state.
+        NonFiniteError: NaN or infinity.
     """
 
-    def __init__(self, state: State, dtype: np.dtype[Any]) -> None:
+    def __init__(self, net: Net, state: State) -> None:
+        self._net = net
         self._state = state
-        self._dtype = dtype
         self._names = state.names  # a state's names never change
 
     def __getitem__(self, name: str) -> Array:
-        return self._state.get(known(name, self._names, "state"))
+        with self._net.exclusive:
+            return self._state.get(known(name, self._names, "state"))
 
     def __setitem__(self, name: str, value: npt.ArrayLike) -> None:
         shape = self._state.shape(known(name, self._names, "state"))
-        self._state.set(name, lanes(value, shape, self._dtype, f"the state {name!r}"))
+        what = f"the state {name!r}"
+        with self._net.exclusive:
+            self._state.set(name, finite(lanes(value, shape, self._net.numerics.dtype, what), what))
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._names)
