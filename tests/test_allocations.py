@@ -94,6 +94,8 @@ def test_nothing_is_allocated_after_the_first_window(
         check=True,
     )
     report = json.loads(done.stdout)
+    per_window = {what: (many - few) / 10 for what, (few, many) in report.items()}
+    print(f"{dtype}, {lanes} lanes: allocations per window {per_window}")
     for what, (few, many) in report.items():
         assert many == few, f"{what}: {few} allocations for 10 windows, {many} for 20"
     assert all(few > 0 for what, (few, _) in report.items() if what != "step"), "nothing is counted"

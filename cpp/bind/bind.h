@@ -48,6 +48,12 @@ void assign(M&& place, const Array<S>& array, const std::string& what) {
   place = matrix(array);
 }
 
+/// Throws NonFiniteError if a number that came from outside is NaN or infinite. Python says where it is.
+template <class M>
+void require_finite(const M& values, const char* what) {
+  if (!values.allFinite()) throw NonFiniteError(std::string(what) + " holds a number that is not finite");
+}
+
 /// A (time, features, batch) array as the core walks it; it must outlive the sequence.
 template <class S>
 Sequence<S> sequence(const Array<S>& array, Shape shape) {

@@ -29,12 +29,14 @@ void bind_program(py::module_& m) {
               throw ShapeError("expected " + std::to_string(p.frames()) + " frames, got an array of shape " +
                                shape_of(array));
             frames.copy(0, p.frames(), tensor.value);
+            require_finite(tensor.values({0, p.frames()}), "a feed");
           },
           py::arg("placeholder"), py::arg("array"))
       .def(
           "set_past",
           [](P& p, const std::string& name, const Array<S>& array) {
             assign(p.first(name), array, "the state '" + name + "'");
+            require_finite(p.first(name), "a fed state");
           },
           py::arg("name"), py::arg("array"))
       .def(

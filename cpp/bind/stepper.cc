@@ -16,7 +16,7 @@ class Stepper {
   void step() {
     const Inside inside{exclusive_};
     for (const Value v : program_.placeholders())
-      if (!(program_.tensor(v).values(0) * S(0)).isZero(0)) throw NonFiniteError(not_finite());
+      require_finite(program_.tensor(v).values(0), "an input of the step");
     program_.load(state_);
     program_.forward(state_.frame, pulse_);
     program_.store(state_);
@@ -39,14 +39,6 @@ class Stepper {
     ~Inside() { exclusive.leave(); }
     Exclusive& exclusive;
   };
-
-  std::string not_finite() const {
-    std::ostringstream message;
-    message << "the inputs of a step are finite numbers; got";
-    for (const Value v : program_.placeholders())
-      message << " [" << program_.tensor(v).values(0).reshaped().transpose() << "]";
-    return message.str();
-  }
 
   std::vector<py::array_t<S>> views(const std::vector<Value>& values, const py::object& owner) const {
     std::vector<py::array_t<S>> all;

@@ -5,16 +5,30 @@
 #include <limits>
 #include <memory>
 #include <new>
+#include <string>
+#include <utility>
 
 #include "frame/graph.h"
 
 namespace bptt {
+
+/// Asked for more memory than the machine has.
+struct OutOfMemory : std::bad_alloc {
+  explicit OutOfMemory(std::string message) : message(std::move(message)) {}
+  const char* what() const noexcept override { return message.c_str(); }
+  std::string message;
+};
+
+/// Throws OutOfMemory for more bytes than the machine has. Asking for them would not fail: the system promises more than
+/// it has, and kills who takes it at its word.
+void require_memory(double bytes);
 
 /// A fixed block of numbers on a cache-line boundary, zero at first. Its address never changes.
 template <class S>
 class Block {
  public:
   explicit Block(Index size = 0) : size_(size) {
+    require_memory(static_cast<double>(size) * sizeof(S));
     const auto bytes = static_cast<std::size_t>(size) * sizeof(S);
     data_.reset(static_cast<S*>(::operator new(bytes, alignment)));
     clear();
@@ -52,6 +66,7 @@ class Arena {
 #endif
   }
   S* at(Index place) const { return block_.data() + place; }
+  Index planned() const { return planned_; }
   Index size() const { return block_.size(); }
   void clear() { block_.clear(); }
 

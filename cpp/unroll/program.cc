@@ -44,6 +44,7 @@ void Program<S>::place_values(const Graph& graph, const Plan& plan) {
     if (places[v] < 0) places[v] = values_.reserve(numbers);
     if (gradient_places[v] < 0 && plan.differentiated[v]) gradient_places[v] = gradients_.reserve(numbers);
   }
+  require_memory(static_cast<double>(values_.planned() + gradients_.planned()) * sizeof(S));
   values_.commit();
   gradients_.commit();
 

@@ -141,12 +141,16 @@ class BPTT:
                 finite.
             ShapeError: a shape that is not two positive integers.
         """
-        if stddev < 0:
-            raise UsageError(f"a standard deviation is not negative, got {stddev}")
         return self.trace.noise("normal", shape, mean=mean, stddev=stddev)
 
     def random_uniform(self, shape: Sequence[int], low: float = 0.0, high: float = 1.0) -> Symbol:
-        """Independent noise, uniform in ``[low, high)``; see `random_normal`."""
+        """Independent noise, uniform in ``[low, high)``; see `random_normal`.
+
+        Raises:
+            UsageError: outside a frame function, a number that is not finite, or `low` above
+                `high`.
+            ShapeError: a shape that is not two positive integers.
+        """
         return self.trace.noise("uniform", shape, low=low, high=high)
 
     def get_variable(
@@ -248,7 +252,7 @@ class BPTT:
     @property
     def graphs(self) -> Mapping[str, tuple[Any, ...]]:
         """What the frame returned for each mode."""
-        return {depth: trace.returned for depth, trace in self._net.traces.items()}
+        return MappingProxyType({mode: each.returned for mode, each in self._net.traces.items()})
 
     # Weights and state
 
@@ -261,7 +265,8 @@ class BPTT:
     def state(self) -> Mapping[str, StateView]:
         """The state of each mode by name, e.g. ``bp.state["deep"]["hidden-0"]``; assignable."""
         net = self._net
-        return {depth: StateView(net, state) for depth, state in net.states.items()}
+        views = {depth: StateView(net, state) for depth, state in net.states.items()}
+        return MappingProxyType(views)
 
     @property
     def starting_constants(self) -> Mapping[str, Array]:
@@ -320,8 +325,8 @@ class BPTT:
         """
         net = self._net
         trace = net.trace(depth)
-        if not 0 <= num_settable <= len(data):
-            raise UsageError(f"{num_settable} values are to be fed, from {len(data)} arrays")
+        arrays.listed(data, "the data")
+        num_settable = arrays.integer(num_settable, "num_settable", 0, len(data))
         dtype = self._numerics.dtype
         feed: dict[Symbol, Array] = {}
         for symbol, values in zip(trace.settable(num_settable), data, strict=False):
@@ -358,7 +363,8 @@ class BPTT:
             UsageError: the feed lacks something or has what it should not, or fetches of different
                 graphs.
             ShapeError: an array of another shape.
-            NonFiniteError: the loss to minimise is not finite; nothing is updated then.
+            NonFiniteError: what is fed, the loss to minimise or its gradient is not finite; nothing
+                is updated then.
         """
         if not isinstance(fetches, list | tuple):
             return self.run([fetches], feed)[0]  # type: ignore[list-item]
@@ -505,6 +511,7 @@ class BPTT:
         Raises:
             ShapeError: data that do not fit, or hold no frame.
             UsageError: a loss that is no window value; another number of arrays.
+            NonFiniteError: data with NaN or infinity.
         """
         return training.evaluate(self._net, loss, data)
 
@@ -525,11 +532,11 @@ class BPTT:
         Raises:
             ShapeError: data that do not fit, or hold no frame.
             UsageError: another number of arrays; outputs that are no shallow symbols.
+            NonFiniteError: data with NaN or infinity.
         """
         results = streaming.predict(self._net, self._net.traces[self.SHALLOW], data, outputs)
         return results[0] if outputs is None else results
 
-    @alone
     def step(self, *inputs: npt.ArrayLike, outputs: Sequence[Symbol] | None = None) -> Any:
         """One shallow frame, state carried: the streaming call.
 
@@ -544,16 +551,18 @@ class BPTT:
         Raises:
             ShapeError: an input of another shape.
             UsageError: another number of inputs; outputs that are no shallow symbols.
+            NonFiniteError: an input holds NaN or infinity.
         """
-        key = None if outputs is None else tuple(outputs)
-        stepper = self._steppers.get(key)
-        if stepper is None:
-            stepper = self._steppers[key] = self.stepper(outputs=outputs)
-        stepper.feed(inputs)
-        stepper()
-        if outputs is None:
-            return stepper.output.copy()
-        return [output.copy() for output in stepper.outputs]
+        key = None if outputs is None else tuple(arrays.listed(outputs, "outputs"))
+        with self._net.exclusive:  # as @alone does, without a call more
+            stepper = self._steppers.get(key)
+            if stepper is None:
+                stepper = self._steppers[key] = self.stepper(outputs=outputs)
+            stepper.feed(inputs)
+            stepper()
+            if outputs is None:
+                return stepper.output.copy()
+            return [output.copy() for output in stepper.outputs]
 
     @alone
     def stepper(

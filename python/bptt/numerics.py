@@ -28,11 +28,11 @@ class Numerics:
 
     def __init__(self, dtype: npt.DTypeLike) -> None:
         try:
-            self.dtype: np.dtype[Any] = np.dtype(dtype)
-        except TypeError:
+            self.dtype: np.dtype[Any] = np.dtype(dtype).newbyteorder("=")
+        except (TypeError, ValueError):
             raise UsageError(f"dtype is float32 or float64, got {dtype!r}") from None
-        if self.dtype.name not in _BITS:
-            raise UsageError(f"dtype is float32 or float64, got {self.dtype}")
+        if dtype is None or self.dtype.name not in _BITS:  # numpy reads None as float64
+            raise UsageError(f"dtype is float32 or float64, got {dtype!r}")
         bits = _BITS[self.dtype.name]
         self.Weights: type[_core.Weights32] = getattr(_core, "Weights" + bits)
         self.State: type[_core.State32] = getattr(_core, "State" + bits)

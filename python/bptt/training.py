@@ -45,7 +45,7 @@ class TrainingOperation:
     def __init__(self, net: Net, loss: Symbol, optimizer: Adam, clip: Clip | None) -> None:
         if not isinstance(optimizer, Adam):
             raise UsageError(f"the optimizer is a bptt.Adam, got {optimizer!r}")
-        if clip is not None and not hasattr(clip, "build"):
+        if clip is not None and (isinstance(clip, type) or not hasattr(clip, "build")):
             raise UsageError(
                 f"clip is a bptt.ClipByValue, a bptt.ClipByGlobalNorm or None, got {clip!r}"
             )
@@ -119,12 +119,12 @@ def fit(
     length, depth = len(streams[0]), trace.frames
     if length < depth:
         raise ShapeError(f"the data have {length} frames, fewer than one window of {depth}")
-    if not 0 <= start < length:
-        raise UsageError(f"start is a frame of the data, 0 to {length - 1}; got {start}")
-    if steps is None:
-        steps = -(-length // depth)
-    if steps < 0 or every < 1:
-        raise UsageError(f"steps is at least 0 and every at least 1; got {steps} and {every}")
+    start = arrays.integer(start, "start, a frame of the data,", 0, length - 1)
+    steps = -(-length // depth) if steps is None else arrays.integer(steps, "steps", 0)
+    arrays.room(steps, f"the losses of {steps} steps")
+    every = arrays.integer(every, "every", 1)
+    if callback is not None and not callable(callback):
+        raise UsageError(f"callback is a function of step and loss, got {arrays.shown(callback)}")
 
     if path is not None:
         checkpoint.check_place(path)

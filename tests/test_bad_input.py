@@ -1,0 +1,1326 @@
+"""Bad input, systematically: every argument of every public name × every way to be wrong.
+
+`PLACES` lists the arguments, each with the kind of thing it takes; `WRONG` lists, by kind, what is
+wrong with it and the error that has to come. The table is their product. Each row also checks that
+nothing was touched: the net is what it was, bit for bit, and goes on. `GOOD` is the same for arrays
+that look odd and must work.
+
+Two tests hold the list of places against the package itself: a public name or an argument of one
+that has no place here fails them.
+"""
+
+import inspect
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+
+import bptt
+from bptt import initializers, layers, palindrome
+from bptt.errors import UnknownNameError
+from bptt.streaming import Stepper
+from bptt.training import TrainingOperation
+from bptt.views import Parameters, StateView
+from rounding import assert_identical
+
+FRAMES, WINDOW = 9, 3
+
+
+def frame(bp: bptt.BPTT, depth: str) -> Any:
+    x, y = bp.placeholder((2, 3)), bp.placeholder((1, 3))
+    h = layers.rnn(bp, x, 2)
+    return x, y, layers.dense(bp, h, 1)
+
+
+class Subject:
+    """A net (2, 3) -> (1, 3) of float32 in the middle of its training, and right input for it."""
+
+    def __init__(self) -> None:
+        rng = np.random.default_rng(4)
+        self.bp = bptt.BPTT(seed=0)
+        self.x, self.y, self.out = self.bp.generate_graphs(frame, num_loops=WINDOW)["deep"]
+        self.shallow = self.bp.graphs["shallow"]
+        self.loss = bptt.reduce_mean(bptt.square(self.out - self.y))
+        self.train = self.bp.minimize(self.loss, bptt.Adam(0.01))
+        shapes = (FRAMES, 2, 3), (FRAMES, 1, 3)
+        self.data = [rng.normal(size=shape).astype(np.float32) for shape in shapes]
+        self.windows = [array[:WINDOW] for array in self.data]
+        self.bp.fit(self.train, self.data, steps=2)
+        self.feed = self.bp.generate_feed_dict("deep", self.windows, 2)
+        self.stepper = self.bp.stepper(own_state=True)
+
+    def contents(self) -> dict[str, Any]:
+        """All that a wrong call may not touch."""
+        bp = self.bp
+        moments = {
+            f"{moment} of {name}": self.train.core.get_moment(moment, name)
+            for moment in self.train.core.moments
+            for name in bp.parameters
+        }
+        return {
+            **{f"weight {name}": bp.parameters[name] for name in bp.parameters},
+            **{
+                f"{depth} {name}": bp.state[depth][name]
+                for depth in bp.state
+                for name in bp.state[depth]
+            },
+            **{f"stepper's {name}": self.stepper.state[name] for name in self.stepper.state},
+            **{f"{depth} counter": state.frame for depth, state in bp._net.states.items()},
+            **moments,
+            "steps": self.train.steps,
+            "rate": self.train.learning_rate,
+            "next frame": bp.next_frame,
+        }
+
+    def goes_on(self) -> list[Any]:
+        """A little of everything."""
+        bp = self.bp
+        losses = bp.fit(self.train, self.data, steps=2, start=bp.next_frame).loss
+        bp.copy_state_forward()
+        return [
+            losses,
+            bp.predict(self.data[:1]),
+            bp.step(self.data[0][0]),
+            *self.contents().values(),
+        ]
+
+
+# ---- where input comes in
+
+
+@dataclass(frozen=True)
+class Place:
+    """An argument of a public name: the kind of thing it takes, and a call with it.
+
+    `shape` is the right one where an array is asked for; `limits` the smallest and the largest
+    integer that are right; `scalar` that a single number is right as well.
+    """
+
+    name: str
+    argument: str
+    kind: str
+    use: Callable[[Subject, Any], Any]
+    shape: tuple[int, ...] = ()
+    limits: tuple[int | None, int | None] = (None, None)
+    scalar: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.name}({self.argument})"
+
+
+def inside(build: Callable[[bptt.BPTT, Any], Any]) -> Any:
+    """What `build` gives in a frame, as one window of a small net computes it.
+
+    When it is refused, the BPTT takes a right frame after it.
+    """
+
+    def tried(bp: bptt.BPTT, depth: str) -> Any:
+        x = bp.placeholder((2, 3), name="x")
+        return x, build(bp, x)
+
+    bp = bptt.BPTT(seed=0)
+    try:
+        out = bp.generate_graphs(tried, num_loops=WINDOW)["deep"][-1]
+    except (bptt.BpttError, MemoryError):
+        bp.generate_graphs(frame, num_loops=WINDOW)
+        raise
+    if not isinstance(out, bptt.Symbol):
+        return None
+    return bp.run(out, bp.generate_feed_dict("deep", [np.ones((WINDOW, 2, 3))], 1))
+
+
+def recurrent(start: Any, name: Any = "p", named: Any = "p") -> Any:
+    def build(bp: bptt.BPTT, x: Any) -> Any:
+        past = bp.get_past_variable(name, start)
+        return bp.name_variable(named, past + x)
+
+    return inside(build)
+
+
+def naming(value: Any) -> Any:
+    def build(bp: bptt.BPTT, x: Any) -> Any:
+        past = bp.get_past_variable("p", np.zeros((2, 3)))
+        bp.name_variable("p", value)
+        return past + x
+
+    return inside(build)
+
+
+def scope(name: Any) -> Any:
+    def build(bp: bptt.BPTT, x: Any) -> Any:
+        with bp.variable_scope(name):
+            return bp.get_variable("w", (2, 1)) + x
+
+    return inside(build)
+
+
+def in_order(subject: Subject, depth: Any, values: Any) -> Any:
+    subject.bp.save_output_state(depth, values)
+    return subject.bp.state[depth]["hidden-0"]
+
+
+def assign(mapping: Callable[[Subject], Any], name: Any, value: Any) -> Callable[[Subject], Any]:
+    def use(subject: Subject) -> Any:
+        mapping(subject)[name] = value
+        return mapping(subject)[name]
+
+    return use
+
+
+def rate(subject: Subject, value: Any) -> Any:
+    subject.train.learning_rate = value
+
+
+def fed_step(subject: Subject, values: Any) -> Any:
+    subject.stepper.feed(values)
+    subject.stepper()
+    return subject.stepper.output.copy()
+
+
+def filled_step(subject: Subject, value: Any) -> Any:
+    subject.stepper.inputs[0][...] = value
+    try:
+        subject.stepper()
+    finally:
+        subject.stepper.inputs[0][...] = 0
+    return subject.stepper.output.copy()
+
+
+def with_feed(subject: Subject, key: Any, value: Any) -> Any:
+    return subject.bp.run([subject.out], {**subject.feed, key: value})[0]
+
+
+WEIGHT = "rnn_layer_0/W_ax"
+PAST = "hidden-0"
+
+
+def past_of(subject: Subject) -> Any:
+    return next(key for key in subject.feed if key.name == PAST)
+
+
+def fit(subject: Subject, **options: Any) -> Any:
+    arguments = {"train": subject.train, "data": subject.data, "steps": 1, **options}
+    return subject.bp.fit(**arguments).loss
+
+
+def array_places() -> Iterator[Place]:
+    """Where numbers come in."""
+    pairs: list[tuple[str, str, Callable[[Subject, Any], Any], tuple[int, ...]]] = [
+        ("BPTT.fit", "data", lambda s, v: fit(s, data=[v, s.data[1]]), (FRAMES, 2, 3)),
+        ("BPTT.fit", "data", lambda s, v: fit(s, data=[s.data[0], v]), (FRAMES, 1, 3)),
+        (
+            "BPTT.evaluate",
+            "data",
+            lambda s, v: s.bp.evaluate(s.loss, [v, s.data[1]]),
+            (FRAMES, 2, 3),
+        ),
+        ("BPTT.predict", "data", lambda s, v: s.bp.predict([v]), (FRAMES, 2, 3)),
+        ("BPTT.step", "inputs", lambda s, v: s.bp.step(v), (2, 3)),
+        ("Stepper.feed", "values", lambda s, v: fed_step(s, (v,)), (2, 3)),
+        (
+            "BPTT.generate_feed_dict",
+            "data",
+            lambda s, v: s.bp.run([s.out], s.bp.generate_feed_dict("deep", [v], 1))[0],
+            (WINDOW, 2, 3),
+        ),
+        ("BPTT.run", "feed", lambda s, v: with_feed(s, s.x, v), (WINDOW, 2, 3)),
+        ("BPTT.run", "feed", lambda s, v: with_feed(s, past_of(s), v), (2, 3)),
+        (
+            "BPTT.gradients",
+            "feed",
+            lambda s, v: s.bp.gradients(s.loss, {**s.feed, s.x: v})[WEIGHT],
+            (WINDOW, 2, 3),
+        ),
+        ("BPTT.save_output_state", "values", lambda s, v: in_order(s, "deep", [v]), (2, 3)),
+        (
+            "Parameters.__setitem__",
+            "value",
+            lambda s, v: assign(lambda s: s.bp.parameters, WEIGHT, v)(s),
+            (2, 2),
+        ),
+        (
+            "StateView.__setitem__",
+            "value",
+            lambda s, v: assign(lambda s: s.bp.state["deep"], PAST, v)(s),
+            (2, 3),
+        ),
+        ("BPTT.get_past_variable", "starting_value", lambda s, v: recurrent(v), (2, 3)),
+        (
+            "BPTT.get_variable",
+            "initializer",
+            lambda s, v: inside(lambda bp, x: bp.get_variable("w", (4, 2), v) @ x),
+            (4, 2),
+        ),
+        (
+            "BPTT.get_variable",
+            "initializer",
+            lambda s, v: inside(lambda bp, x: bp.get_variable("w", (4, 2), lambda *_: v) @ x),
+            (4, 2),
+        ),
+        (
+            "layers.rnn",
+            "initial_state",
+            lambda s, v: inside(lambda bp, x: layers.rnn(bp, x, 4, initial_state=v)),
+            (4, 3),
+        ),
+        (
+            "layers.lstm",
+            "initial_state",
+            lambda s, v: inside(lambda bp, x: layers.lstm(bp, x, 4, initial_state=v)[1]),
+            (4, 3),
+        ),
+    ]
+    for name, argument, use, shape in pairs:
+        yield Place(name, argument, "array", use, shape)
+    yield Place(
+        "BPTT.constant",
+        "array",
+        "array",
+        lambda s, v: inside(lambda bp, x: bp.constant(v) + x),
+        (2, 3),
+        scalar=True,
+    )
+    yield Place(
+        "BPTT.name_variable",
+        "v",
+        "array",
+        lambda s, v: naming(v),
+        (2, 3),
+    )
+    for name in ("maximum", "minimum"):
+        function = getattr(bptt, name)
+        for argument, order in (("a", 1), ("b", -1)):
+            yield Place(
+                name,
+                argument,
+                "array",
+                lambda s, v, f=function, o=order: inside(lambda bp, x: f(*(v, x)[::o])),
+                (2, 3),
+                scalar=True,
+            )
+    for argument, order, shape in (("a", 1, (4, 2)), ("b", -1, (3, 4))):
+        yield Place(
+            "matmul",
+            argument,
+            "array",
+            lambda s, v, o=order: inside(lambda bp, x: bptt.matmul(*(v, x)[::o])),
+            shape,
+        )
+    yield Place(
+        "concat",
+        "values",
+        "array",
+        lambda s, v: inside(lambda bp, x: bptt.concat([x, v], axis=1)),
+        (2, 3),
+    )
+    for name in ("add", "sub", "mul", "truediv"):
+        for way in ("__{}__", "__r{}__"):
+            method = way.format(name)
+            yield Place(
+                f"Symbol.{method}",
+                "other",
+                "array",
+                lambda s, v, m=method: inside(lambda bp, x: getattr(x, m)(v)),
+                (2, 3),
+                scalar=True,
+            )
+    for method, shape in (("__matmul__", (3, 4)), ("__rmatmul__", (4, 2))):
+        yield Place(
+            f"Symbol.{method}",
+            "other",
+            "array",
+            lambda s, v, m=method: inside(lambda bp, x: getattr(x, m)(v)),
+            shape,
+        )
+    for name in ("rnn", "lstm", "dense"):
+        yield Place(
+            f"layers.{name}",
+            "x",
+            "array",
+            lambda s, v, n=name: inside(lambda bp, x: layer(n, bp, v)),
+            (2, 3),
+            scalar=True,
+        )
+
+
+def layer(kind: str, bp: Any, x: Any, width: Any = 2, **options: Any) -> Any:
+    made = getattr(layers, kind)(bp, x, width, **options)
+    return made[1] if kind == "lstm" else made
+
+
+def other_places() -> Iterator[Place]:
+    """Where anything else comes in."""
+
+    def place(
+        name: str,
+        argument: str,
+        kind: str,
+        use: Callable[[Subject, Any], Any],
+        low: int | None = None,
+        high: int | None = None,
+    ) -> Place:
+        return Place(name, argument, kind, use, limits=(low, high))
+
+    # The class, and what is called inside a frame
+    yield place("BPTT", "seed", "integer", lambda s, v: bptt.BPTT(seed=v), 0, 2**64 - 1)
+    yield place("BPTT", "dtype", "dtype", lambda s, v: bptt.BPTT(dtype=v))
+    shaped: list[tuple[str, Callable[[Any, Any], Any]]] = [
+        ("BPTT.placeholder", lambda bp, v: bp.placeholder(v)),
+        ("BPTT.random_normal", lambda bp, v: bp.random_normal(v)),
+        ("BPTT.random_uniform", lambda bp, v: bp.random_uniform(v)),
+        ("BPTT.get_variable", lambda bp, v: bp.get_variable("w", v)),
+    ]
+    for name, make in shaped:
+        yield place(name, "shape", "shape", lambda s, v, m=make: inside(lambda bp, x: m(bp, v)))
+    yield place(
+        "BPTT.placeholder",
+        "name",
+        "text",
+        lambda s, v: inside(lambda bp, x: bp.placeholder((1, 1), v)),
+    )
+    yield place(
+        "BPTT.placeholder",
+        "name",
+        "taken",
+        lambda s, v: inside(lambda bp, x: bp.placeholder((1, 1), "x")),
+    )
+    for name, low, high in (("normal", "mean", "stddev"), ("uniform", "low", "high")):
+        for argument in (low, high):
+            kind = "deviation" if argument == "stddev" else "number"
+            yield place(
+                f"BPTT.random_{name}",
+                argument,
+                kind,
+                lambda s, v, n=name, a=argument: inside(
+                    lambda bp, x: getattr(bp, f"random_{n}")((2, 3), **{a: v})
+                ),
+            )
+            yield place(
+                f"initializers.random_{name}",
+                argument,
+                kind,
+                lambda s, v, n=name, a=argument: getattr(initializers, f"random_{n}")(**{a: v}),
+            )
+    yield place("initializers.constant", "value", "number", lambda s, v: initializers.constant(v))
+    reversed_range = {"low": 2.0, "high": 1.0}
+    yield place(
+        "BPTT.random_uniform",
+        "low",
+        "taken",
+        lambda s, v: inside(lambda bp, x: bp.random_uniform((2, 3), **reversed_range)),
+    )
+    yield place(
+        "initializers.random_uniform",
+        "low",
+        "taken",
+        lambda s, v: initializers.random_uniform(**reversed_range),
+    )
+    yield place(
+        "BPTT.get_variable",
+        "name",
+        "text",
+        lambda s, v: inside(lambda bp, x: bp.get_variable(v, (2, 2))),
+    )
+    yield place("BPTT.variable_scope", "name", "text", lambda s, v: scope(v))
+    yield place(
+        "BPTT.get_past_variable", "name", "text", lambda s, v: recurrent(np.zeros((2, 3)), v)
+    )
+    yield place(
+        "BPTT.name_variable", "name", "text", lambda s, v: recurrent(np.zeros((2, 3)), named=v)
+    )
+    yield place(
+        "BPTT.generate_graphs", "frame", "function", lambda s, v: bptt.BPTT().generate_graphs(v)
+    )
+    yield place(
+        "BPTT.generate_graphs",
+        "num_loops",
+        "integer",
+        lambda s, v: bptt.BPTT().generate_graphs(frame, v),
+        1,
+    )
+    yield place(
+        "BPTT.generate_graphs",
+        "num_loops",
+        "endless",
+        lambda s, v: bptt.BPTT().generate_graphs(frame, v),
+    )
+
+    # Functions of symbols
+    for name in (
+        "tanh",
+        "sigmoid",
+        "relu",
+        "exp",
+        "log",
+        "square",
+        "sqrt",
+        "abs",
+        "transpose",
+        "stop_gradient",
+    ):
+        yield place(name, "v", "symbol", lambda s, v, n=name: getattr(bptt, n)(v))
+    for name in ("reduce_sum", "reduce_mean"):
+        yield place(name, "v", "symbol", lambda s, v, n=name: getattr(bptt, n)(v))
+        yield place(name, "axis", "axis", lambda s, v, n=name: getattr(bptt, n)(s.out, axis=v))
+        yield place(name, "axis", "no axes", lambda s, v, n=name: getattr(bptt, n)(s.out, axis=v))
+    yield place("concat", "values", "list", lambda s, v: bptt.concat(v))
+    yield place("concat", "axis", "axis", lambda s, v: bptt.concat([s.out, s.y], axis=v))
+    yield place("Symbol.__getitem__", "features", "slice", lambda s, v: s.x[v])
+
+    # Layers
+    for name in ("rnn", "lstm", "dense"):
+        call = f"layers.{name}"
+        yield place(call, "bp", "net", lambda s, v, n=name: inside(lambda bp, x: layer(n, v, x)))
+        yield place(
+            call, "width", "width", lambda s, v, n=name: inside(lambda bp, x: layer(n, bp, x, v))
+        )
+        yield place(
+            call,
+            "initializer",
+            "initializer",
+            lambda s, v, n=name: inside(lambda bp, x: layer(n, bp, x, initializer=v)),
+        )
+    for name in ("rnn", "lstm"):
+        yield place(
+            f"layers.{name}",
+            "layer_index",
+            "integer",
+            lambda s, v, n=name: inside(lambda bp, x: layer(n, bp, x, layer_index=v)),
+            0,
+        )
+    yield place(
+        "layers.lstm",
+        "peephole",
+        "peephole",
+        lambda s, v: inside(lambda bp, x: layer("lstm", bp, x, peephole=v)),
+    )
+    yield place(
+        "layers.dense",
+        "activation",
+        "function",
+        lambda s, v: inside(lambda bp, x: layer("dense", bp, x, activation=v)),
+    )
+    yield place(
+        "layers.dense",
+        "name",
+        "bad text",
+        lambda s, v: inside(lambda bp, x: layer("dense", bp, x, name=v)),
+    )
+
+    # Optimisers
+    for argument in ("learning_rate", "epsilon"):
+        yield place(
+            "Adam",
+            argument,
+            "positive",
+            lambda s, v, a=argument: s.bp.minimize(s.loss, bptt.Adam(**{a: v})),
+        )
+    for argument in ("beta1", "beta2"):
+        yield place("Adam", argument, "fraction", lambda s, v, a=argument: bptt.Adam(**{a: v}))
+    yield place("Adam", "epsilon_hat", "switch", lambda s, v: bptt.Adam(epsilon_hat=v))
+    for clip in (bptt.ClipByValue, bptt.ClipByGlobalNorm):
+        yield place(
+            clip.__name__,
+            "limit",
+            "positive",
+            lambda s, v, c=clip: s.bp.minimize(s.loss, bptt.Adam(), clip=c(v)),
+        )
+    yield place("TrainingOperation.learning_rate", "rate", "positive rate", lambda s, v: rate(s, v))
+
+    # The protocol
+    for name, use in (
+        ("generate_feed_dict", lambda s, v: s.bp.generate_feed_dict(v, s.windows, 2)),
+        ("generate_output_definitions", lambda s, v: s.bp.generate_output_definitions(v)),
+        ("save_output_state", lambda s, v: s.bp.save_output_state(v, [np.zeros((2, 3))])),
+        ("reset_state", lambda s, v: s.bp.reset_state(v)),
+    ):
+        yield place(f"BPTT.{name}", "depth", "depth", use)
+    yield place(
+        "BPTT.reset_state", "lane", "integer", lambda s, v: s.bp.reset_state("deep", v), 0, 2
+    )
+    yield place(
+        "BPTT.copy_state_forward", "lane", "integer", lambda s, v: s.bp.copy_state_forward(v), 0, 2
+    )
+    yield place(
+        "BPTT.generate_feed_dict",
+        "data",
+        "list",
+        lambda s, v: s.bp.generate_feed_dict("deep", v, 2),
+    )
+    yield place(
+        "BPTT.generate_feed_dict",
+        "num_settable",
+        "integer",
+        lambda s, v: s.bp.generate_feed_dict("deep", s.windows, v),
+        0,
+        2,
+    )
+    yield place("BPTT.run", "fetches", "symbol", lambda s, v: s.bp.run([v], s.feed))
+    yield place("BPTT.run", "fetches", "bare symbol", lambda s, v: s.bp.run(v, s.feed))
+    yield place("BPTT.run", "feed", "feed", lambda s, v: s.bp.run([s.out], v))
+    yield place(
+        "BPTT.save_output_state", "values", "list", lambda s, v: s.bp.save_output_state("deep", v)
+    )
+    yield place("BPTT.gradients", "loss", "loss", lambda s, v: s.bp.gradients(v, s.feed))
+    yield place("BPTT.gradients", "feed", "feed", lambda s, v: s.bp.gradients(s.loss, v))
+    yield place("BPTT.gradients", "wrt", "wrt", lambda s, v: s.bp.gradients(s.loss, s.feed, v))
+    yield place("BPTT.minimize", "loss", "loss", lambda s, v: s.bp.minimize(v, bptt.Adam()))
+    yield place("BPTT.minimize", "optimizer", "optimizer", lambda s, v: s.bp.minimize(s.loss, v))
+    yield place("BPTT.minimize", "clip", "clip", lambda s, v: s.bp.minimize(s.loss, bptt.Adam(), v))
+
+    # Whole sequences
+    yield place("BPTT.fit", "train", "optimizer", lambda s, v: fit(s, train=v))
+    yield place("BPTT.fit", "data", "list", lambda s, v: fit(s, data=v))
+    yield place("BPTT.fit", "steps", "integer", lambda s, v: fit(s, steps=v), 0)
+    yield place("BPTT.fit", "steps", "endless", lambda s, v: fit(s, steps=v))
+    yield place("BPTT.fit", "start", "integer", lambda s, v: fit(s, start=v), 0, FRAMES - 1)
+    yield place("BPTT.fit", "every", "integer", lambda s, v: fit(s, every=v, callback=print), 1)
+    yield place("BPTT.fit", "callback", "function", lambda s, v: fit(s, callback=v))
+    yield place("BPTT.fit", "checkpoint", "path", lambda s, v: fit(s, checkpoint=v))
+    yield place(
+        "BPTT.fit",
+        "checkpoint_every",
+        "integer",
+        lambda s, v: fit(s, checkpoint="x", checkpoint_every=v),
+        1,
+    )
+    yield place("BPTT.evaluate", "loss", "loss", lambda s, v: s.bp.evaluate(v, s.data))
+    yield place("BPTT.evaluate", "data", "list", lambda s, v: s.bp.evaluate(s.loss, v))
+    yield place("BPTT.predict", "data", "list", lambda s, v: s.bp.predict(v))
+    yield place("BPTT.predict", "outputs", "outputs", lambda s, v: s.bp.predict(s.data[:1], v))
+    yield place("BPTT.step", "outputs", "outputs", lambda s, v: s.bp.step(s.data[0][0], outputs=v))
+    yield place("BPTT.stepper", "outputs", "outputs", lambda s, v: s.bp.stepper(outputs=v))
+    yield place("Stepper.feed", "values", "list", lambda s, v: s.stepper.feed(v))
+    yield place("Stepper.__call__", "inputs", "not finite", filled_step)
+
+    # Mappings
+    for name, mapping in (
+        ("Parameters", lambda s: s.bp.parameters),
+        ("StateView", lambda s: s.bp.state["deep"]),
+    ):
+        yield place(f"{name}.__getitem__", "name", "key", lambda s, v, m=mapping: m(s)[v])
+        yield place(
+            f"{name}.__setitem__",
+            "name",
+            "key",
+            lambda s, v, m=mapping: assign(m, v, np.zeros((2, 3)))(s),
+        )
+
+    # Files
+    yield place("BPTT.save", "path", "path", lambda s, v: s.bp.save(v))
+    yield place("load", "path", "path", lambda s, v: bptt.load(v, frame))
+    yield place("load", "path", "no file", lambda s, v: bptt.load(v, frame))
+
+    # The origin's task
+    yield place("palindrome.palindrome", "step", "integer", lambda s, v: palindrome.palindrome(v))
+    yield place("palindrome.data", "frames", "integer", lambda s, v: palindrome.data(v), 0)
+    yield place("palindrome.data", "frames", "endless", lambda s, v: palindrome.data(v))
+    for name, use in (
+        ("frame", lambda s, v: palindrome.frame(v)),
+        ("build", lambda s, v: palindrome.build(v, 0)),
+        ("train", lambda s, v: palindrome.train(v)),
+    ):
+        yield place(f"palindrome.{name}", "configuration", "optimizer", use)
+    yield place(
+        "palindrome.build", "seed", "integer", lambda s, v: palindrome.build(palindrome.RNN, v), 0
+    )
+    yield place(
+        "palindrome.build",
+        "dtype",
+        "dtype",
+        lambda s, v: palindrome.build(palindrome.RNN, 0, dtype=v),
+    )
+    yield place("palindrome.train", "seed", "integer", lambda s, v: palindrome.train(seed=v), 0)
+    yield place(
+        "palindrome.train", "progress", "function", lambda s, v: palindrome.train(progress=v)
+    )
+    for argument in ("seed", "restart"):
+        yield place(
+            "palindrome.start_seed",
+            argument,
+            "integer",
+            lambda s, v, a=argument: palindrome.start_seed(**{"seed": 0, "restart": 0, a: v}),
+            0,
+        )
+    counts = {"layers": 1, "width": 1, "num_loops": 1, "steps": 1, "check_every": 1, "evaluated": 1}
+    counts |= {"first_check": 0, "max_restarts": 0, "warmup": 0}
+    for argument, low in counts.items():
+        yield place(
+            "palindrome.Configuration",
+            argument,
+            "integer",
+            lambda s, v, a=argument: changed(a, v),
+            low,
+        )
+    yield place("palindrome.Configuration", "cell", "peephole", lambda s, v: changed("cell", v))
+    for argument in ("clip", "learning_rate", "epsilon"):
+        yield place(
+            "palindrome.Configuration",
+            argument,
+            "positive rate",
+            lambda s, v, a=argument: changed(a, v),
+        )
+    for argument in ("beta1", "beta2"):
+        yield place(
+            "palindrome.Configuration", argument, "fraction", lambda s, v, a=argument: changed(a, v)
+        )
+    for argument in ("deviation", "noise"):
+        yield place(
+            "palindrome.Configuration",
+            argument,
+            "deviation",
+            lambda s, v, a=argument: changed(a, v),
+        )
+    yield place(
+        "palindrome.Configuration", "stuck_above", "number", lambda s, v: changed("stuck_above", v)
+    )
+
+
+def changed(argument: str, value: Any) -> Any:
+    return replace(palindrome.RNN, **{argument: value})
+
+
+PLACES = [*array_places(), *other_places()]
+
+
+# ---- what is wrong
+
+
+@dataclass(frozen=True)
+class Wrong:
+    """A wrong value, or how to make one for a place, and what has to come of it."""
+
+    what: str
+    value: Any
+    error: type[BaseException] = bptt.UsageError
+    message: str = ""
+    made: bool = False  # value is a function of subject and place
+
+
+def masked(place: Place) -> Any:
+    return np.ma.masked_array(np.zeros(place.shape), mask=np.ones(place.shape))
+
+
+def with_last(place: Place, number: float) -> Any:
+    array = np.zeros(place.shape)
+    array.flat[-1] = number
+    return array
+
+
+def at_last(place: Place) -> str:
+    return str(tuple(n - 1 for n in place.shape))
+
+
+def another_net() -> Any:
+    return Subject()
+
+
+KINDS_OF_NUMBERS = [
+    Wrong("None", None, message="object"),
+    Wrong("text", "abc", message="<U3"),
+    Wrong("bytes", b"abc", message="S3"),
+    Wrong("a mapping", {"a": 1}, message="object"),
+    Wrong("a set", {1, 2}, message="object"),
+    Wrong("a class", int),
+    Wrong("an object", object(), message="object"),
+]
+BY_SHAPE: list[tuple[str, Callable[[Place], Any], type[BaseException], str]] = [
+    ("objects", lambda p: np.full(p.shape, None), bptt.UsageError, "object"),
+    ("texts", lambda p: np.full(p.shape, "1.0"), bptt.UsageError, "<U3"),
+    ("complex", lambda p: np.zeros(p.shape, np.complex64), bptt.UsageError, "complex64"),
+    ("dates", lambda p: np.zeros(p.shape, "datetime64[s]"), bptt.UsageError, "datetime64"),
+    ("times", lambda p: np.zeros(p.shape, "timedelta64[s]"), bptt.UsageError, "timedelta64"),
+    ("records", lambda p: np.zeros(p.shape, "f4,f4"), bptt.UsageError, "f4"),
+    ("masked", masked, bptt.UsageError, "masked"),
+    ("huge integers", lambda p: np.full(p.shape, 10**30), bptt.UsageError, "object"),
+    ("ragged", lambda p: [[1.0, 2.0], [3.0]], bptt.ShapeError, "different lengths"),
+    ("NaN", lambda p: with_last(p, np.nan), bptt.NonFiniteError, "nan"),
+    ("infinity", lambda p: with_last(p, np.inf), bptt.NonFiniteError, "inf"),
+    ("minus infinity", lambda p: with_last(p, -np.inf), bptt.NonFiniteError, "inf"),
+    ("too large", lambda p: with_last(p, 1e300), bptt.NonFiniteError, "inf"),
+    (
+        "NaN of the net's dtype",
+        lambda p: with_last(p, np.nan).astype(np.float32),
+        bptt.NonFiniteError,
+        "nan",
+    ),
+    ("one more feature", lambda p: np.zeros(grown(p.shape, -2)), bptt.ShapeError, ""),
+    ("one more lane", lambda p: np.zeros(grown(p.shape, -1, by=2)), bptt.ShapeError, ""),
+    ("transposed", lambda p: np.zeros((*p.shape[:-2], 7, 5)), bptt.ShapeError, ""),
+    ("one more axis", lambda p: np.zeros((*p.shape, 2)), bptt.ShapeError, ""),
+    ("four axes more", lambda p: np.zeros((2, 2, 2, 2, *p.shape)), bptt.ShapeError, ""),
+    ("one axis less", lambda p: np.zeros(p.shape[1:]), bptt.ShapeError, ""),
+    ("empty", lambda p: np.zeros((0,) * len(p.shape)), bptt.ShapeError, ""),
+    ("no features", lambda p: np.zeros((*p.shape[:-2], 0, p.shape[-1])), bptt.ShapeError, ""),
+    ("no lanes", lambda p: np.zeros((*p.shape[:-1], 0)), bptt.ShapeError, ""),
+    ("an empty list", lambda p: [], bptt.ShapeError, ""),
+]
+
+
+def grown(shape: tuple[int, ...], axis: int, by: int = 1) -> tuple[int, ...]:
+    larger = list(shape)
+    larger[axis] += by
+    return tuple(larger)
+
+
+NO_NUMBERS = [
+    Wrong("None", None),
+    Wrong("text", "0.5"),
+    Wrong("complex", 0.5j),
+    Wrong("a list", [0.5]),
+    Wrong("NaN", np.nan),
+    Wrong("NaN of float32", np.float32(np.nan)),
+    Wrong("infinity", np.inf),
+    Wrong("minus infinity", -np.inf),
+    Wrong("beyond the floats", 10**400),
+]
+NO_INTEGERS = [
+    Wrong("text", "1", message="integer"),
+    Wrong("a fraction", 1.5, message="integer"),
+    Wrong("a float", 1.0, message="integer"),
+    Wrong("NaN", np.nan, message="integer"),
+    Wrong("a list", [1], message="integer"),
+    Wrong("complex", 1j, message="integer"),
+    Wrong("two numbers", np.arange(2), message="integer"),
+]
+NO_LISTS = [
+    Wrong("None", None),
+    Wrong("a number", 5),
+    Wrong("text", "ab"),
+    Wrong("a mapping", {0: np.zeros(3), 1: np.zeros(3)}),
+    Wrong("a generator", (n for n in range(2))),
+    Wrong("a scalar array", np.array(1.0)),
+    Wrong("nothing", []),
+    Wrong("too many", [np.zeros((3, 2, 3))] * 4),
+    Wrong("too many axes", np.zeros((7, 2, 3, 3))),
+]
+NO_SYMBOLS = [
+    Wrong("None", None),
+    Wrong("a number", 5),
+    Wrong("text", "x"),
+    Wrong("an array", np.zeros((2, 3))),
+    Wrong("a list", [1.0] * 1000),
+]
+FOREIGN = [
+    Wrong("another net's", lambda s, p: another_net().loss, message="another BPTT", made=True),
+    Wrong("of the other mode", lambda s, p: bptt.reduce_mean(s.shallow[-1]), made=True),
+]
+NO_TEXT = [
+    Wrong("None", None),
+    Wrong("a number", 5),
+    Wrong("bytes", b"w"),
+    Wrong("a list", ["w"]),
+    Wrong("invalid text", "\ud800"),
+]
+NO_FEEDS = [
+    Wrong("None", None, message="maps symbols"),
+    Wrong("a number", 5, message="maps symbols"),
+    Wrong("a list", [np.zeros((3, 2, 3))], message="maps symbols"),
+    Wrong("text", "x", message="maps symbols"),
+    Wrong("nothing", {}, message="lacks"),
+    Wrong("names", {"x": np.zeros((3, 2, 3))}),
+    Wrong("too much", lambda s, p: {**s.feed, "x": 1.0}, message="cannot be fed", made=True),
+    Wrong("a shallow one", lambda s, p: {**s.feed, s.shallow[0]: 1.0}, message="fed", made=True),
+]
+NO_DTYPES = [
+    Wrong(str(dtype), dtype, message="float32 or float64")
+    for dtype in ("float16", "int32", "complex64", "f4,f4", "no dtype", None, 5, [], {}, object)
+]
+SHAPES = [
+    Wrong(str(shape), shape, bptt.ShapeError, "features, batch")
+    for shape in (
+        None,
+        3,
+        2.5,
+        "ab",
+        (3,),
+        (3, 2, 1),
+        (0, 1),
+        (3, -1),
+        (1.5, 1),
+        ("a", 1),
+        {},
+        object(),
+    )
+]
+HUGE = [
+    Wrong(f"huge: {shape}", shape, MemoryError, "GiB")
+    for shape in ((10**9, 10**9), (10**12, 1), (1, 10**12), (2**32, 2**32), (2**62, 2), (10**30, 1))
+]
+
+WRONG: dict[str, list[Wrong]] = {
+    "number": NO_NUMBERS,
+    "deviation": [*NO_NUMBERS, Wrong("negative", -1.0, message="negative")],
+    "positive rate": [*NO_NUMBERS, Wrong("zero", 0.0), Wrong("negative", -1.0)],
+    "positive": [
+        *NO_NUMBERS,
+        Wrong("zero", 0.0),
+        Wrong("negative", -1.0),
+        Wrong("zero in float32", 1e-60, message="float32"),
+        Wrong("infinite in float32", 1e60, message="float32"),
+    ],
+    "fraction": [*NO_NUMBERS, Wrong("one", 1.0), Wrong("negative", -0.1)],
+    "switch": [
+        Wrong("None", None),
+        Wrong("text", "no"),
+        Wrong("a number", 1),
+        Wrong("NaN", np.nan),
+    ],
+    "integer": NO_INTEGERS,
+    "endless": [
+        Wrong(f"{number:.0e}", number, MemoryError, "GiB")
+        for number in (10**12, 10**18, 2**63, 10**30)
+    ],
+    "axis": [
+        *NO_INTEGERS[:4],
+        *NO_INTEGERS[5:],
+        Wrong("2", 2, message="axis"),
+        Wrong("-3", -3, message="axis"),
+    ],
+    "no axes": [Wrong("a list of them", [0, 2]), Wrong("none", ()), Wrong("texts", ["0"])],
+    "slice": [
+        Wrong("None", None),
+        Wrong("an index", 0, message="0:1"),
+        Wrong("text", "a"),
+        Wrong("two slices", (slice(1), slice(1))),
+        Wrong("texts", slice("a", "b")),
+        Wrong("fractions", slice(0.0, 1.0)),
+        Wrong("a step", slice(0, 2, 2), message="step"),
+        Wrong("no step", slice(0, 2, 0)),
+        Wrong("backwards", slice(2, 0, -1), message="step"),
+        Wrong("empty", slice(1, 1), bptt.ShapeError),
+        Wrong("beyond", slice(2, 10**30), bptt.ShapeError),
+    ],
+    "shape": [*SHAPES, *HUGE],
+    "width": [
+        *(
+            Wrong(str(width), width, bptt.ShapeError)
+            for width in (None, 0, -1, 1.5, "2", [2], np.nan)
+        ),
+        *(Wrong(f"huge: {width}", width, MemoryError, "GiB") for width in (10**12, 2**63, 10**30)),
+    ],
+    "dtype": NO_DTYPES,
+    "text": [*NO_TEXT, Wrong("empty", "", message="empty")],
+    "bad text": NO_TEXT[1:],
+    "taken": [Wrong("taken", None)],
+    "depth": [
+        Wrong(str(depth), depth, message="depth")
+        for depth in (None, 5, "middle", "DEEP", "", [], b"deep")
+    ],
+    "function": [Wrong(str(value), value) for value in (5, "tanh", [], np.zeros(2))],
+    "peephole": [
+        Wrong(str(value), value) for value in (5, "half", "", True, [], np.zeros(2), b"full")
+    ],
+    "initializer": [
+        Wrong("text", "zeros", message="<U5"),
+        Wrong("a number", 0, bptt.ShapeError),
+        Wrong("an array", np.zeros((7, 7)), bptt.ShapeError, "(7, 7)"),
+        Wrong("gives None", lambda shape, rng: None, message="object"),
+        Wrong("gives text", lambda shape, rng: "zeros", message="<U5"),
+        Wrong(
+            "gives another shape", lambda shape, rng: np.zeros((7, 7)), bptt.ShapeError, "(7, 7)"
+        ),
+        Wrong("gives NaN", lambda shape, rng: np.full(shape, np.nan), bptt.NonFiniteError, "nan"),
+        Wrong(
+            "gives too large", lambda shape, rng: np.full(shape, 1e39), bptt.NonFiniteError, "inf"
+        ),
+    ],
+    "net": [Wrong(str(value), value) for value in (None, 5, "bp", np.zeros(2))]
+    + [Wrong("one that is built", lambda s, p: s.bp, message="frame function", made=True)],
+    "symbol": NO_SYMBOLS,
+    "bare symbol": NO_SYMBOLS[:4],
+    "loss": [
+        *NO_SYMBOLS,
+        *FOREIGN[:1],
+        Wrong("of every frame", lambda s, p: s.out, message="window value", made=True),
+        Wrong(
+            "of three",
+            lambda s, p: bptt.reduce_mean(s.out) * np.ones((1, 3)),
+            bptt.ShapeError,
+            "(1, 3)",
+            True,
+        ),
+    ],
+    "wrt": [
+        *NO_LISTS[1:6],
+        Wrong("a number in it", [5]),
+        Wrong("an unknown name", ["W"], UnknownNameError, WEIGHT),
+        Wrong("a computed value", lambda s, p: [s.out], made=True),
+        Wrong("another net's", lambda s, p: [another_net().x], message="another BPTT", made=True),
+        Wrong("of the other mode", lambda s, p: [s.shallow[0]], made=True),
+    ],
+    "outputs": [
+        *NO_LISTS[1:6],
+        Wrong("nothing", []),
+        Wrong("a number in it", [5]),
+        Wrong("text in it", ["out"]),
+        Wrong("a bare symbol", lambda s, p: s.shallow[-1], made=True),
+        Wrong("a window value", lambda s, p: [bptt.reduce_mean(s.shallow[-1])], made=True),
+        Wrong("of the other mode", lambda s, p: [s.out], message="shallow", made=True),
+        Wrong(
+            "another net's",
+            lambda s, p: [another_net().shallow[-1]],
+            message="another BPTT",
+            made=True,
+        ),
+    ],
+    "optimizer": [
+        Wrong(str(value), value)
+        for value in (None, 5, "adam", [], bptt.Adam, bptt.ClipByValue(1.0))
+    ],
+    "clip": [Wrong(str(value), value) for value in (5, "value", [], bptt.ClipByValue, bptt.Adam)],
+    "list": NO_LISTS,
+    "feed": NO_FEEDS,
+    "key": [
+        Wrong(str(key), key, UnknownNameError, "there are")
+        for key in (None, 5, "", "no such name", (1, 2), [])
+    ],
+    "not finite": [
+        Wrong(str(number), number, bptt.NonFiniteError, "placeholder_0")
+        for number in (np.nan, np.inf, -np.inf)
+    ],
+    "path": [Wrong(str(path), path, bptt.BpttError) for path in (None, 5.5, [], object())]
+    + [
+        Wrong("empty", "", bptt.BpttError),
+        Wrong("with a zero", "a\0b", bptt.BpttError),
+        Wrong("in no folder", "/no/such/folder/net", bptt.CheckpointError, "/no/such/folder"),
+        Wrong("a folder", "/", bptt.BpttError),
+    ],
+    "no file": [Wrong("no file", "/no/such/file", bptt.CheckpointError, "/no/such/file")],
+}
+
+
+def wrong_with(place: Place) -> Iterator[Wrong]:
+    """All that is wrong with a place's kind of thing, here."""
+    if place.kind == "array":
+        yield from KINDS_OF_NUMBERS
+        for what, make, error, message in BY_SHAPE:
+            yield Wrong(what, lambda s, p, m=make: m(p), error, message, made=True)
+        return
+    yield from WRONG[place.kind]
+    if place.kind == "integer":
+        low, high = place.limits
+        if low is not None:
+            yield Wrong("too small", low - 1, message=str(low - 1))
+            yield Wrong("far too small", -(10**30))
+        if high is not None:
+            yield Wrong("too large", high + 1, message=str(high + 1))
+            yield Wrong("far too large", 10**30)
+
+
+# Wrong elsewhere, right or nobody's business there.
+FITS = {
+    "BPTT.constant(array)": {"one more feature", "one more lane", "transposed"},  # any matrix
+    "layers.rnn(x)": {"one more feature", "one more lane", "transposed"},
+    "layers.lstm(x)": {"one more feature", "one more lane", "transposed"},
+    "layers.dense(x)": {"one more feature", "one more lane", "transposed"},
+    "matmul(a)": {"one more feature"},
+    "matmul(b)": {"one more lane"},
+    "Symbol.__matmul__(other)": {"one more lane"},
+    "Symbol.__rmatmul__(other)": {"one more feature"},
+    "concat(values)": {"one more lane"},
+    "BPTT.get_variable(initializer)": {"None", "a class"},  # the default; called as it is
+    "layers.rnn(initial_state)": {"None", "a class"},
+    "layers.lstm(initial_state)": {"None", "a class"},
+    "BPTT.fit(checkpoint)": {"None"},
+    "BPTT.generate_feed_dict(data)": {"too many", "too many axes"},  # the first are taken
+}
+
+
+TABLE = [
+    pytest.param(place, wrong, id=f"{place}-{wrong.what}")
+    for place in PLACES
+    for wrong in wrong_with(place)
+    if wrong.what not in FITS.get(str(place), ())
+]
+
+
+@pytest.mark.parametrize(("place", "wrong"), TABLE)
+def test_wrong_input(place: Place, wrong: Wrong) -> None:
+    """The error that is said to come, and the net as it was, going on as its twin does."""
+    subject, twin = Subject(), Subject()
+    value = wrong.value(subject, place) if wrong.made else wrong.value
+    with pytest.raises(wrong.error) as caught:
+        place.use(subject, value)
+    message = str(caught.value)
+    assert wrong.message in message
+    assert message.strip()
+    assert len(message) < 600
+    if wrong.error is bptt.NonFiniteError and place.kind == "array":
+        assert "expected finite numbers" in message
+    for (what, now), before in zip(
+        subject.contents().items(), twin.contents().values(), strict=True
+    ):
+        np.testing.assert_array_equal(now, before, err_msg=what)
+    for now, before in zip(subject.goes_on(), twin.goes_on(), strict=True):
+        np.testing.assert_array_equal(now, before)
+
+
+def test_the_error_of_the_users_own_function_passes() -> None:
+    def broken(shape: Any, rng: Any) -> Any:
+        raise LookupError("the user's own")
+
+    with pytest.raises(LookupError, match="the user's own"):
+        inside(lambda bp, x: bp.get_variable("w", (2, 2), broken))
+
+
+# ---- sizes
+
+
+def test_a_result_that_no_memory_can_hold() -> None:
+    """Of operands that are small: two weights of 4 MB whose product takes 4 TB."""
+    n = 10**6
+
+    def build(bp: bptt.BPTT, x: Any) -> Any:
+        column = bp.get_variable("column", (n, 1), initializers.zeros)
+        return column @ bp.get_variable("row", (1, n), initializers.zeros)
+
+    with pytest.raises(MemoryError, match=r"a matmul of shape \(1000000, 1000000\)"):
+        inside(build)
+
+
+@pytest.mark.parametrize("shape", [(2**31, 1), (10**4, 10**3), (2**20, 2**11)])
+def test_sizes_whose_product_overflows(shape: tuple[int, int]) -> None:
+    """features * batch * frames beyond 64 bits, of sizes that are well below."""
+
+    def wide(bp: bptt.BPTT, depth: str) -> Any:
+        return bp.placeholder(shape)
+
+    bp = bptt.BPTT(seed=0)
+    with pytest.raises(MemoryError, match="GiB"):
+        bp.generate_graphs(wide, num_loops=2**45)
+    bp.generate_graphs(frame, num_loops=WINDOW)
+
+
+def test_a_loss_too_large_later() -> None:
+    """After the trace: the net that it was to be added to is what it was."""
+    subject, twin = Subject(), Subject()
+    long = bptt.concat([subject.out.T] * 200_000, axis=1)
+    with pytest.raises(MemoryError, match="matmul"):
+        bptt.reduce_mean(long.T @ long)
+    for now, before in zip(subject.goes_on(), twin.goes_on(), strict=True):
+        np.testing.assert_array_equal(now, before)
+
+
+PROGRAM_TOO_LARGE = """
+import resource, sys
+sys.path.insert(0, {tests!r})
+import numpy as np
+import bptt
+from test_bad_input import frame
+
+bp = bptt.BPTT(seed=0)
+x, y, out = bp.generate_graphs(frame, num_loops=20_000_000)["deep"]
+train = bp.minimize(bptt.reduce_mean(bptt.square(out - y)), bptt.Adam(0.01))
+before = bp.predict([np.ones((5, 2, 3))])
+data = [np.broadcast_to(np.float32(0), (20_000_000, n, 3)) for n in (2, 1)]
+resource.setrlimit(resource.RLIMIT_AS, (2**30, 2**30))
+try:
+    bp.fit(train, data, steps=1)
+except MemoryError as error:
+    assert "deep graph over 20000000 frames" in str(error), error
+else:
+    raise AssertionError("a program of 3 GB in 1 GB")
+assert train.steps == 0
+bp.reset_state("shallow")
+np.testing.assert_array_equal(bp.predict([np.ones((5, 2, 3))]), before)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no limit of memory to set")
+@pytest.mark.skipif("asan" in os.environ.get("LD_PRELOAD", ""), reason="the sanitizer needs room")
+def test_a_program_that_does_not_fit() -> None:
+    """Each value alone would fit. In a process of its own, which may use 1 GiB."""
+    code = PROGRAM_TOO_LARGE.format(tests=str(Path(__file__).parent))
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+
+
+# ---- what is odd, and right
+
+LAYOUTS: dict[str, Callable[[np.ndarray], Any]] = {
+    "a list": lambda a: a.tolist(),
+    "tuples": lambda a: tuple(map(tuple, a.tolist())) if a.ndim == 2 else tuple(a.tolist()),
+    "C order": np.ascontiguousarray,
+    "Fortran order": np.asfortranarray,
+    "not contiguous": lambda a: np.repeat(np.repeat(a, 2, axis=-1), 3, axis=-2)[..., ::3, ::2],
+    "negative strides": lambda a: reverse(np.ascontiguousarray(reverse(a))),
+    "zero strides": lambda a: np.broadcast_to(a[:1], a.shape),
+    "read-only": lambda a: read_only(a),
+    "not aligned": lambda a: misaligned(a),
+    "other byte order": lambda a: a.astype(a.dtype.newbyteorder()),
+    "a matrix subclass": lambda a: a.view(Sub),
+    "a memory view": lambda a: memoryview(np.ascontiguousarray(a)),
+    "float16": lambda a: a.astype(np.float16),
+    "float64": lambda a: a.astype(np.float64),
+    "long double": lambda a: a.astype(np.longdouble),
+    "int8": lambda a: (4 * a).astype(np.int8),
+    "int64": lambda a: (4 * a).astype(np.int64),
+    "uint64": lambda a: (4 * abs(a)).astype(np.uint64),
+    "bool": lambda a: a > 0,
+}
+
+
+class Sub(np.ndarray):
+    """Of somebody's own."""
+
+
+def reverse(array: np.ndarray) -> np.ndarray:
+    return array[(slice(None, None, -1),) * array.ndim]
+
+
+def read_only(array: np.ndarray) -> np.ndarray:
+    array = array.copy()
+    array.flags.writeable = False
+    return array
+
+
+def misaligned(array: np.ndarray) -> np.ndarray:
+    memory = np.zeros(array.nbytes + 1, np.uint8)[1:]
+    view = memory.view(array.dtype).reshape(array.shape)
+    view[...] = array
+    return view
+
+
+GOOD = [place for place in PLACES if place.kind == "array"]
+
+
+@pytest.mark.filterwarnings("ignore:.*matrix subclass")
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("place", GOOD, ids=str)
+def test_odd_arrays(place: Place, layout: str) -> None:
+    """Layout and dtype make no difference: they are the numbers of a plain float32 array."""
+    numbers = np.random.default_rng(5).normal(size=place.shape).astype(np.float16)
+    odd = LAYOUTS[layout](numbers.astype(np.float32))
+    plain = np.array(odd, np.float32)
+    assert plain.shape == place.shape
+    got = place.use(Subject(), odd)
+    assert got is not None
+    assert_identical(got, place.use(Subject(), plain))
+    np.testing.assert_array_equal(np.array(odd, np.float32), plain)  # left as it was
+
+
+@pytest.mark.parametrize("place", [place for place in GOOD if place.scalar], ids=str)
+@pytest.mark.parametrize("number", [2, 0.5, True, np.float16(2), np.int8(3), np.array(0.25)])
+def test_single_numbers(place: Place, number: Any) -> None:
+    """Where a number may stand for a matrix, it is one of (1, 1)."""
+    expected = place.use(Subject(), np.array([[number]], np.float32))
+    assert_identical(place.use(Subject(), number), expected)
+
+
+def test_rounding_into_float32() -> None:
+    """To the nearest: a large integer and a double lose what float32 cannot hold."""
+    subject = Subject()
+    for given, kept in ((2**24 + 1, 2**24), (1 + 1e-9, 1.0), (1e-60, 0.0)):
+        subject.bp.state["deep"][PAST] = np.full((2, 3), given)
+        assert_identical(subject.bp.state["deep"][PAST], np.full((2, 3), kept, np.float32))
+
+
+# ---- the table is whole
+
+
+def public(module: ModuleType, prefix: str = "") -> dict[str, Any]:
+    """What a user may call, by name: functions, classes, methods, settable properties."""
+    found: dict[str, Any] = {}
+    names = getattr(module, "__all__", None) or [
+        name
+        for name, each in vars(module).items()
+        if not name.startswith("_") and getattr(each, "__module__", "") == module.__name__
+    ]
+    for name in names:
+        each = getattr(module, name)
+        if isinstance(each, ModuleType):
+            found |= public(each, f"{name}.")
+        elif isinstance(each, type) and not issubclass(each, Exception):
+            found |= methods(each, prefix)
+        elif callable(each) and not isinstance(each, type) and inspect.isroutine(each):
+            found[prefix + name] = each
+    return found
+
+
+def methods(kind: type, prefix: str = "") -> dict[str, Any]:
+    found: dict[str, Any] = {prefix + kind.__name__: kind} if kind in MADE_BY_USERS else {}
+    for name, each in vars(kind).items():
+        full = f"{prefix}{kind.__name__}.{name}"
+        if isinstance(each, property):
+            if each.fset:
+                found[full] = each.fset
+        elif inspect.isroutine(each) and (not name.startswith("_") or name in OPERATORS):
+            found[full] = each
+    return found
+
+
+MADE_BY_USERS = {bptt.BPTT, bptt.Adam, bptt.ClipByValue, bptt.ClipByGlobalNorm}
+MADE_BY_USERS |= {palindrome.Configuration}
+OPERATORS = {"__call__", "__getitem__", "__setitem__", "__matmul__", "__rmatmul__"}
+OPERATORS |= {f"__{way}{name}__" for way in ("", "r") for name in ("add", "sub", "mul", "truediv")}
+
+# Public, and yet no way in for what users bring.
+NO_WAY_IN = {
+    "initializers.zeros": "called with a shape that is checked",
+    "initializers.ones": "called with a shape that is checked",
+    "initializers.glorot_uniform": "called with a shape that is checked",
+    "initializers.glorot_normal": "called with a shape that is checked",
+    "initializers.orthogonal": "called with a shape that is checked",
+    "initializers.draw": "called by a trace",
+    "initializers.normal": "called by a trace",
+    "initializers.uniform": "called by a trace",
+    "Adam.build": "called by minimize",
+    "ClipByValue.build": "called by minimize",
+    "ClipByGlobalNorm.build": "called by minimize",
+    "layers.rnn(output)": "anything is true or false",
+    "BPTT.stepper(own_state)": "anything is true or false",
+    "load(frame)": "as for generate_graphs",
+}
+
+
+def everything_public() -> dict[str, Any]:
+    found = public(bptt)
+    for kind in (Stepper, Parameters, StateView, TrainingOperation):
+        found |= methods(kind)
+    return found
+
+
+def test_every_public_name_is_in_the_table() -> None:
+    names = {name for name, each in everything_public().items() if parameters(each)}
+    assert len(names) > 80
+    odd = len(GOOD) * len(LAYOUTS)
+    print(
+        f"{len(TABLE)} wrong inputs at {len(PLACES)} places of {len(names)} names; {odd} odd ones"
+    )
+    missing = names - {place.name for place in PLACES} - set(NO_WAY_IN)
+    assert not missing
+
+
+def test_every_argument_is_in_the_table() -> None:
+    places = {str(place) for place in PLACES}
+    missing = {
+        f"{name}({parameter})"
+        for name, each in everything_public().items()
+        for parameter in parameters(each)
+        if name not in NO_WAY_IN
+    }
+    assert not missing - places - set(NO_WAY_IN)
+
+
+def test_every_place_is_public() -> None:
+    """And so is every exception to the rule: no name lives on here after it is gone."""
+    public = everything_public()
+    live = {name for name in public} | {
+        f"{name}({parameter})" for name, each in public.items() for parameter in parameters(each)
+    }
+    made = {"Stepper.__call__(inputs)"}  # its inputs are filled, not passed
+    assert {str(place) for place in PLACES} - live <= made
+    assert set(NO_WAY_IN) <= live
+
+
+def parameters(function: Any) -> list[str]:
+    names = list(inspect.signature(function).parameters)
+    return [name for name in names if name not in ("self", "_")]
