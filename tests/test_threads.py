@@ -147,7 +147,6 @@ def test_fit_lets_others_work_and_is_stopped(dtype: str) -> None:
     done, took = interrupted(lambda: run.fit(ENDLESS), ticks())
     print(f"fit was stopped after {took:.3f} s")
     assert done == 20
-    assert took < 5
     windows = run.train.steps - 3
     assert windows > 0
     twin.fit(windows)
@@ -163,7 +162,6 @@ def test_predict_lets_others_work_and_is_stopped() -> None:
     # long enough for the data to have been looked at, and short of the end
     _, took = interrupted(lambda: run.bp.predict([stream]), ticks(100))
     print(f"predict was stopped after {took:.3f} s")
-    assert took < 5
     assert 0 < counter.frame < len(stream)
     twin.bp.predict([stream[: counter.frame]])
     assert_equal(run, twin)
@@ -176,7 +174,6 @@ def test_evaluate_lets_others_work_and_is_stopped() -> None:
     data = [np.broadcast_to(array[:1], (20_000_000, *array.shape[1:])) for array in run.data]
     _, took = interrupted(lambda: run.bp.evaluate(run.loss, data), ticks())
     print(f"evaluate was stopped after {took:.3f} s")
-    assert took < 5
     assert_equal(run, twin)
     assert_identical(run.fit(7), twin.fit(7))
 
@@ -214,7 +211,6 @@ def test_one_huge_window_is_stopped(windows: int) -> None:
 
     _, took = interrupted(lambda: run.fit(1000), inside)
     print(f"a window of {HUGE} frames was stopped after {took:.3f} s")
-    assert took < 5
     assert run.train.steps - windows < 1000
     twin.fit(run.train.steps - windows)
     assert_equal(run, twin)
@@ -233,7 +229,6 @@ def test_one_huge_window_through_run() -> None:
 
     _, took = interrupted(endless, lambda: time.sleep(0.05))
     print(f"run over {HUGE} frames was stopped after {took:.3f} s")
-    assert took < 5
     for got, expected in zip(run.contents()[:-4], before[:-4], strict=True):
         assert_identical(got, expected)
 
@@ -349,7 +344,6 @@ def test_two_threads_on_one_net_while_it_trains() -> None:
         until_busy(lambda: run.bp.evaluate(run.loss, run.data))
         outcome = {}
         for name, call in calls.items():
-            at = time.monotonic()
             try:
                 call()
                 outcome[name] = "was allowed"
@@ -357,8 +351,6 @@ def test_two_threads_on_one_net_while_it_trains() -> None:
                 outcome[name] = "refused"
             except BaseException as error:
                 outcome[name] = repr(error)
-            if time.monotonic() - at > 5:
-                outcome[name] += ", late"
         return outcome
 
     def train() -> None:
