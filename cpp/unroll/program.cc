@@ -2,11 +2,19 @@
 
 #include <algorithm>
 #include <cmath>
-#include <ranges>
 #include <sstream>
 
 namespace bptt {
 namespace {
+
+/// The same backwards. (Clang 15 does not compile the standard library's view of that name.)
+template <class C>
+struct Reversed {
+  explicit Reversed(const C& all) : all(all) {}
+  const C& all;
+  auto begin() const { return all.rbegin(); }
+  auto end() const { return all.rend(); }
+};
 
 std::size_t at(int index) {
   return static_cast<std::size_t>(index);
@@ -150,10 +158,10 @@ void Program<S>::backward(Pulse& pulse) {
   const Tensor<S>& loss = tensor(loss_);
   if (!loss.gradient) return;  // the loss depends on nothing that has a gradient
   *loss.gradient = S(1);
-  for (const RunStage& stage : std::views::reverse(stages_)) {
+  for (const RunStage& stage : Reversed(stages_)) {
     if (stage.stepwise) {
       for (Index t = frames_ - 1; t >= 0; --t)
-        for (const Step& step : std::views::reverse(stage.steps))
+        for (const Step& step : Reversed(stage.steps))
           if (step.backward) {
             step.operation->backward({t, t + 1});
             pulse.spend(step.work);
