@@ -264,3 +264,20 @@ def test_other_dtypes_are_refused(data: np.ndarray) -> None:
 def test_ragged_lists_are_refused() -> None:
     with pytest.raises(bptt.ShapeError, match="different lengths"):
         passing_through(2, 1).predict([[[1.0, 2.0], [3.0]]])
+
+
+def test_a_field_of_packed_records() -> None:
+    """Numbers five bytes apart, on nobody's boundaries."""
+
+    def frame(bp: bptt.BPTT, depth: str) -> Any:
+        x = bp.placeholder((1, 1))
+        return x, 2.0 * x
+
+    bp = bptt.BPTT()
+    bp.generate_graphs(frame, num_loops=4)
+    records = np.zeros(7, dtype=[("a", "<f4"), ("b", "i1")])
+    records["a"] = np.arange(7)
+    np.testing.assert_array_equal(bp.predict([records["a"]])[:, 0, 0], 2.0 * np.arange(7))
+    feed = bp.generate_feed_dict("deep", [records["a"][:4]], 1)
+    (y,) = bp.run([bp.graphs["deep"][1]], feed)
+    np.testing.assert_array_equal(y[:, 0, 0], 2.0 * np.arange(4))

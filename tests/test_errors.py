@@ -809,3 +809,31 @@ def test_starting_values_that_are_not_finite() -> None:
         return x, bp.name_variable("p", past + x)
 
     assert_refused(frame, bptt.NonFiniteError, "'p'", "finite")
+
+
+def test_a_gradient_that_is_too_large_to_be_squared() -> None:
+    """Adam squares it: the weights stay, unless clipping makes it small enough."""
+
+    def frame(bp: bptt.BPTT, depth: str) -> Any:
+        x = bp.placeholder((1, 1))
+        return x, bp.get_variable("w", (1, 1), bptt.initializers.ones) * x
+
+    for clip in (None, bptt.ClipByValue(1.0), bptt.ClipByGlobalNorm(1.0)):
+        bp = trace(frame)
+        train = bp.minimize(bptt.reduce_mean(bp.graphs["deep"][1]), bptt.Adam(0.05), clip=clip)
+        data = [np.full(3, 1e25)]
+        if clip is None:
+            with pytest.raises(bptt.NonFiniteError, match="square that is not finite"):
+                bp.fit(train, data, steps=1)
+            assert bp.parameters["w"] == 1
+        else:
+            bp.fit(train, data, steps=1)
+            np.testing.assert_allclose(bp.parameters["w"], 0.95, rtol=1e-5)
+
+
+@pytest.mark.parametrize("rate", [1e39, 1e-50, np.nan, -1.0])
+def test_a_learning_rate_that_the_dtype_cannot_hold(net: bptt.BPTT, rate: float) -> None:
+    train = net.minimize(loss_of(net), bptt.Adam(0.05))
+    with pytest.raises(bptt.UsageError):
+        train.learning_rate = rate
+    assert train.learning_rate == pytest.approx(0.05)

@@ -362,3 +362,31 @@ def test_two_threads_on_one_net_while_it_trains() -> None:
     twin.fit(run.train.steps - 3)
     assert_equal(run, twin)
     assert_identical(run.fit(5), twin.fit(5))
+
+
+def test_a_signal_handler_cannot_use_the_net_it_interrupts() -> None:
+    """It runs in the middle of a window: what it asks for is refused, and the run goes on."""
+    run, twin = Run(), Run()
+    refused: list[str] = []
+
+    def handler(number: int, frame: Any) -> None:
+        for call in (lambda: run.bp.save(os.devnull + "/net"), lambda: run.fit(1)):
+            try:
+                call()
+            except bptt.UsageError as error:
+                refused.append(str(error))
+
+    before = signal.signal(signal.SIGINT, handler)
+    timer = threading.Timer(0.1, signal.raise_signal, [signal.SIGINT])
+    try:
+        timer.start()
+        windows = 0
+        while len(refused) < 2:
+            run.fit(20_000)
+            windows += 20_000
+    finally:
+        timer.join()
+        signal.signal(signal.SIGINT, before)
+    assert all("signal handler" in message for message in refused)
+    twin.fit(windows)
+    assert_equal(run, twin)

@@ -13,9 +13,10 @@ namespace bptt::bind {
 
 namespace py = pybind11;
 
-/// Any real array; other number types are converted.
+/// Any real array; other number types are converted, and numbers that do not lie on their own boundaries copied.
 template <class S>
-using Array = py::array_t<S, py::array::forcecast>;
+using Array = py::array_t<S, static_cast<int>(py::array::forcecast) |
+                                 static_cast<int>(py::detail::npy_api::NPY_ARRAY_ALIGNED_)>;
 
 /// "Weights" and 32 or 64, the number of bits.
 template <class S>

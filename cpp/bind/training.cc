@@ -1,6 +1,7 @@
 #include <chrono>
 
 #include "bind/bind.h"
+#include "unroll/exclusive.h"
 
 namespace bptt::bind {
 
@@ -11,7 +12,10 @@ Pulse signals() {
     if (Clock::now() - last < period) return;
     last = Clock::now();
     const py::gil_scoped_acquire acquire;
-    if (PyErr_CheckSignals() != 0) throw py::error_already_set();
+    Exclusive::interrupting() = true;
+    const int raised = PyErr_CheckSignals();
+    Exclusive::interrupting() = false;
+    if (raised != 0) throw py::error_already_set();
   });
 }
 

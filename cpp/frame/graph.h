@@ -79,6 +79,8 @@ struct OpType {
   /// Inputs from this one on must be variables: the weights of a fused cell. Those before must be Frame
   /// values.
   std::size_t first_weight = std::numeric_limits<std::size_t>::max();
+  /// Roughly, how many multiplications' time one number of its output takes, products with weights apart.
+  std::ptrdiff_t cost = 4;
   /// (input, output) pairs: if this input is the past of this output, the operation steps through time by
   /// itself.
   std::vector<std::pair<int, int>> loops = {};

@@ -85,6 +85,7 @@ OpType noise_type(const char* name, Attributes numbers) {
     return {{{call.integer("features"), call.integer("batch")}, Extent::Frame}};
   };
   type.differentiable = false;
+  type.cost = 64;
   numbers.insert({{"features", Index{6}}, {"batch", Index{3}}, {"ordinal", Index{0}}});
   type.examples = {{{}, numbers}};
   return type;

@@ -1,6 +1,8 @@
 // Gradients are clipped where they lie: one pass over a flat buffer.
 #pragma once
 
+#include <Eigen/Core>
+
 #include "unroll/arena.h"
 
 namespace bptt {
@@ -23,8 +25,9 @@ struct Clip {
       case Kind::ByGlobalNorm: {
         // Pascanu, Mikolov & Bengio, "On the difficulty of training recurrent neural networks", ICML 2013,
         // algorithm 1.
-        const S norm = g.matrix().norm();
-        if (norm > bound) g *= bound / norm;
+        // In double, and scaled there, so that the squares of large gradients do not overflow.
+        const double norm = g.template cast<double>().matrix().stableNorm();
+        if (norm > limit) g *= static_cast<S>(limit / norm);
         return;
       }
     }

@@ -55,8 +55,13 @@ struct Training {
       throw NonFiniteError(message.str());
     }
     program.backward(pulse);
-    check_gradients();
+    const Block<S>& all = weights.gradients();
+    const Eigen::Map<const Eigen::Array<S, Eigen::Dynamic, 1>> g(all.data(), all.size());
+    // 0 times infinity or NaN is NaN.
+    if (!((g * S(0)).sum() == S(0))) refuse_gradient("is not finite");
     clip(weights.gradients());
+    if (!((g.square() * S(0)).sum() == S(0)))
+      refuse_gradient("has a square that is not finite (clipping would help)");
     optimiser.update(weights);
   }
 
@@ -66,20 +71,18 @@ struct Training {
     return "window " + std::to_string(optimiser.steps) + " of this training operation, counted from 0,";
   }
 
-  void check_gradients() const {
+  [[noreturn]] void refuse_gradient(const std::string& why) const {
     const Block<S>& all = weights.gradients();
-    const Eigen::Map<const Eigen::Array<S, Eigen::Dynamic, 1>> g(all.data(), all.size());
-    if ((g * S(0)).sum() == S(0)) return;  // 0 times infinity or NaN is NaN
     std::string first;
     S largest = 0;
     for (const Variable& weight : weights.variables()) {
       const Matrix<S> part = weights.part(all, weight.name);
-      if (!part.allFinite() && first.empty()) first = weight.name;
+      if (!part.array().square().allFinite() && first.empty()) first = weight.name;
       for (const S x : part.reshaped())
         if (std::isfinite(x)) largest = std::max(largest, std::abs(x));
     }
     std::ostringstream message;
-    message << "the gradient of " << window() << " is not finite, first that of the weight '" << first
+    message << "the gradient of " << window() << " " << why << ", first that of the weight '" << first
             << "'; the largest finite magnitude in the gradient is " << largest
             << ". Weights, moments and state are those before that window";
     throw NonFiniteError(message.str());
@@ -101,6 +104,7 @@ void run_window(Program<S>& program, State<S>& state, const std::vector<Sequence
   feed(program, data, start);
   program.load(state);
   program.forward(state.frame, pulse);
+  pulse.spend(256);
   middle();
   program.store(state);
   state.frame += static_cast<std::uint64_t>(program.frames());

@@ -8,11 +8,16 @@
 
 namespace bptt {
 
-/// A lock that is never waited for: a second thread gets an error at once. The same thread may enter again.
+/// A lock that is never waited for: a second thread gets an error at once. The same thread may enter again, but not from a
+/// signal handler.
 class Exclusive {
  public:
-  /// Throws UsageError while another thread is inside.
+  /// Throws UsageError while another thread is inside, and in a signal handler.
   void enter() {
+    if (interrupting())
+      throw UsageError(
+          "a signal handler cannot use a net, since it runs in the middle of a window; "
+          "let it set a flag, and act in fit's callback");
     const std::thread::id me = std::this_thread::get_id();
     std::thread::id nobody;
     if (owner_.load(std::memory_order_relaxed) != me &&
@@ -25,6 +30,12 @@ class Exclusive {
 
   void leave() {
     if (--depth_ == 0) owner_.store({}, std::memory_order_release);
+  }
+
+  /// Whether this thread is in a signal handler that a long call let run.
+  static bool& interrupting() {
+    thread_local bool inside = false;
+    return inside;
   }
 
  private:

@@ -104,12 +104,12 @@ void Program<S>::build_operations(const Graph& graph, const Plan& plan) {
     for (const int n : stage.nodes) {
       const Node& node = graph.nodes()[at(n)];
       operations_.push_back(make(n, Scratch<S>(scratch_.at(*place++))).first);
-      Step step{operations_.back().get(), plan.backward[at(n)], 1, frames_, node.type->name, {}};
+      Step step{operations_.back().get(), plan.backward[at(n)], 64, frames_, node.type->name, {}};
       // A constant factor, a weight above all, meets every lane of the frame; all else is looked at once.
       Index lanes = 1;
       for (const Value v : node.outputs) {
         step.outputs.push_back(tensors_[at(v)]);
-        step.work += graph.shape(v).size();
+        step.work += graph.shape(v).size() * node.type->cost;
         lanes = std::max(lanes, graph.shape(v).batch);
       }
       for (const Value v : node.inputs)

@@ -185,6 +185,8 @@ def gradients(net: Net, loss: Symbol, feed: Feed, wrt: Sequence[str | Symbol] | 
             found[name] = program.gradient(symbol.id)
         else:  # frame 0 of a past value is the state that came in
             found[name] = program.gradient(symbol.id)[0].copy()
+    for name, gradient in found.items():
+        arrays.finite(gradient, f"the gradient of {name!r}")
     return found
 
 

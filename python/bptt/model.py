@@ -144,7 +144,7 @@ class BPTT:
         return self.trace.noise("normal", shape, mean=mean, stddev=stddev)
 
     def random_uniform(self, shape: Sequence[int], low: float = 0.0, high: float = 1.0) -> Symbol:
-        """Independent noise, uniform in ``[low, high)``; see `random_normal`.
+        """Independent noise, uniform between `low` and `high`; see `random_normal`.
 
         Raises:
             UsageError: outside a frame function, a number that is not finite, or `low` above

@@ -191,6 +191,9 @@ class Trace:
         for name, number in parameters.items():  # finite in the net's dtype, too
             what = f"the {name} of {distribution} noise"
             arrays.finite(arrays.numbers(number, self._dtype, what), what)
+        if distribution == "uniform":
+            width = parameters["high"] - parameters["low"]
+            arrays.finite(arrays.numbers(width, self._dtype, "high - low"), "high - low")
         ordinal = self._random_calls
         self._random_calls += 1
         return self.append(

@@ -66,7 +66,9 @@ class TrainingOperation:
 
     @learning_rate.setter
     def learning_rate(self, rate: float) -> None:
-        self.core.learning_rate = positive("the learning rate", rate)
+        net = self.loss.trace.net
+        with net.exclusive:
+            self.core.learning_rate = positive("the learning rate", rate, net.numerics)
 
     @property
     def steps(self) -> int:
@@ -174,4 +176,4 @@ def evaluate(net: Net, loss: Symbol, data: Sequence[npt.ArrayLike]) -> float:
         program = net.program(trace, rest, fetches, loss.id)
         tails = [stream[length - rest :] for stream in streams]
         total += rest * float(_core.fit(program, state, None, tails, 0, 1)[0])
-    return total / length
+    return arrays.finite(np.asarray(total / length), "the loss over the data").item()
