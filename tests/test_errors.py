@@ -837,3 +837,12 @@ def test_a_learning_rate_that_the_dtype_cannot_hold(net: bptt.BPTT, rate: float)
     with pytest.raises(bptt.UsageError):
         train.learning_rate = rate
     assert train.learning_rate == pytest.approx(0.05)
+
+
+def test_both_results_of_an_lstm_where_one_is_meant() -> None:
+    def frame(bp: bptt.BPTT, depth: str) -> Any:
+        x = bp.placeholder((1, 1))
+        both = bptt.layers.lstm(bp, x, 3)
+        return x, bptt.layers.dense(bp, both, 1)  # wrong
+
+    assert_refused(frame, bptt.UsageError, "one symbol", "tuple", "c and h")

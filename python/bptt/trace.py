@@ -315,6 +315,11 @@ class Trace:
             UsageError: a symbol of another graph, or no numbers.
             ShapeError: an array that is no matrix.
         """
+        if isinstance(operand, tuple | list) and any(isinstance(v, Symbol) for v in operand):
+            raise UsageError(
+                f"expected one symbol, got {len(operand)} of them in a {type(operand).__name__}; "
+                "layers.lstm returns two, c and h"
+            )
         if not isinstance(operand, Symbol):
             return self.constant(operand)
         if operand.trace is not self:
