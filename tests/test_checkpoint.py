@@ -505,6 +505,8 @@ def with_rate(rate: Any) -> Callable[[Any, Parts], None]:
         (with_field(surprise=1), "surprise"),
         (with_rate(0.0), "learning rate 0.0"),
         (with_rate(10**400), "learning rate"),
+        (with_rate(1e-60), "learning rate 1e-60"),  # 0 in float32
+        (with_rate(1e60), "learning rate 1e.60"),
         (without_a_field, "next_frame"),
         (without_a_weight, "'weights/b'.* is missing"),
         (with_another_weight, "'weights/B' too many"),

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
@@ -405,7 +404,7 @@ def _check(about: dict[str, Any]) -> None:
     for training in about["trainings"]:
         _fields(training, "learning_rate moments optimizer steps", "training operations")
         _integer(training["steps"], "number of steps", 0, _INT64)
-        _positive(training["learning_rate"], "learning rate")
+        _rate(training["learning_rate"], about["dtype"])
         moments, optimizer = training["moments"], training["optimizer"]
         if not isinstance(moments, list) or not isinstance(optimizer, dict):
             raise _Unfit("a training operation without its moments, or its optimizer")
@@ -415,7 +414,7 @@ def _check(about: dict[str, Any]) -> None:
         if len({*moments}) != len(moments):
             raise _Unfit("a moment twice")
         _text(optimizer.get("kind"), "kind of optimizer")
-        _positive(optimizer.get("learning_rate"), "learning rate")
+        _rate(optimizer.get("learning_rate"), about["dtype"])
 
 
 def _fields(found: object, names: str, what: str) -> None:
@@ -430,10 +429,12 @@ def _integer(found: object, what: str, low: int, end: int) -> None:
         raise _Unfit(f"the {what} {shown(found)}")
 
 
-def _positive(found: object, what: str) -> None:
-    # An integer may be too large to be a number of the machine, and is no rate that is written.
-    if not isinstance(found, float) or not (math.isfinite(found) and found > 0):
-        raise _Unfit(f"the {what} {shown(found)}")
+def _rate(found: object, dtype: str) -> None:
+    # An integer may be too large to be a number of the machine, and is no rate that is written;
+    # a float may round to zero or infinity in the net's dtype, and is none that a net took.
+    with np.errstate(over="ignore", under="ignore"):
+        if not isinstance(found, float) or not 0 < np.dtype(dtype).type(found) < np.inf:
+            raise _Unfit(f"the learning rate {shown(found)}")
 
 
 def _text(found: object, what: str) -> str:
