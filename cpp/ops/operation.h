@@ -3,6 +3,7 @@
 // An operation works on a range of frames and does not know whether the range is a whole window or one frame
 // of a cycle:
 //
+//   prepare()       once a window, before forward: what can be made of constant inputs alone.
 //   forward(r)      writes the outputs at the frames r; they hold garbage before.
 //   backward(r)     adds to the gradients of the inputs that differ from frame to frame (and of window values).
 //   accumulate(r)   adds to the gradients of the inputs that are constant in time, summing over the frames r.
@@ -26,9 +27,22 @@
 
 namespace bptt {
 
+/// Frames, and the lanes of each: all of them, unless threads share a frame.
 struct Range {
   Index begin, end;
+  Index lane = 0, lanes = all;  // the first, and how many
+  static constexpr Index all = -1;
+
   Index size() const { return end - begin; }
+};
+
+/// A share of work that is dealt out to threads: number `index` of `count`.
+struct Part {
+  Index index = 0, count = 1;
+
+  /// This share of the numbers 0 ... size - 1, in order: from `begin` to `end`.
+  Index begin(Index size) const { return size * index / count; }
+  Index end(Index size) const { return size * (index + 1) / count; }
 };
 
 /// Where a value lives. All frames of a Frame value are one features x (batch * frames) matrix.
@@ -45,6 +59,7 @@ struct Tensor {
   bool constant() const { return extent == Extent::Constant; }
   /// The frames that a range means for this value.
   Range frames(Range r) const { return extent == Extent::Frame ? r : Range{0, 1}; }
+  /// A range as one matrix; if not all lanes are in it, it has one frame.
   MatrixMap<S> values(Range r) const { return map(value, r); }
   MatrixMap<S> gradients(Range r) const { return map(gradient, r); }
   MatrixMap<S> values(Index t) const { return map(value, {t, t + 1}); }
@@ -53,7 +68,8 @@ struct Tensor {
  private:
   MatrixMap<S> map(S* base, Range range) const {
     const Range r = frames(range);
-    return {base + r.begin * shape.size(), shape.features, shape.batch * r.size(),
+    const Index lanes = r.lanes == Range::all ? shape.batch : r.lanes;
+    return {base + r.begin * shape.size() + r.lane * outer, shape.features, lanes * r.size(),
             Eigen::OuterStride<>(outer)};
   }
 };
@@ -109,6 +125,7 @@ template <class S>
 class Operation {
  public:
   virtual ~Operation() = default;
+  virtual void prepare() {}
   virtual void forward(Range) = 0;
   virtual void backward(Range) {}
   virtual void accumulate(Range) {}
