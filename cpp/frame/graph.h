@@ -68,6 +68,13 @@ struct Example {
   double low = -1.5, high = 1.5;
 };
 
+/// How one call of an operation can be shared out among threads.
+enum class Split {
+  None,    // one thread does all of it
+  Frames,  // disjoint ranges of frames, at the same time; unless it steps through time by itself
+  Lanes,   // disjoint lanes too: a lane of the outputs comes from that lane of the inputs, and from constants
+};
+
 /// What the graph and the scheduler need to know of an operation. What it computes is in ops/operation.h.
 struct OpType {
   std::string name;
@@ -87,6 +94,11 @@ struct OpType {
   /// Weights (as input numbers) to be laid out as the row blocks of one matrix. Those beyond the inputs are
   /// ignored.
   std::vector<std::vector<std::size_t>> stacks = {};
+  /// Whether threads can share forward and backward. To share lanes, inputs that differ from frame to frame must also
+  /// have as many of them as the outputs, which need not be looked at here.
+  Split (*split)(const Call&) = [](const Call&) { return Split::None; };
+  /// Whether accumulate does the share that it is asked for. Otherwise it is asked for the whole.
+  bool divides = false;
 
   bool is_cell() const { return first_weight != std::numeric_limits<std::size_t>::max(); }
 };

@@ -4,6 +4,12 @@
 namespace bptt {
 namespace {
 
+/// The lanes of a range out of all of them.
+template <class M>
+auto lanes(M&& all, Range r) {
+  return r.lanes == Range::all ? all.middleCols(0, all.cols()) : all.middleCols(r.lane, r.lanes);
+}
+
 /// The inputs side by side along the features (axis 0) or the batch (axis 1).
 template <class S>
 class Concat final : public Operation<S> {
@@ -12,16 +18,16 @@ class Concat final : public Operation<S> {
       : x_(b.inputs), y_(b.outputs[0]), axis_(std::get<Index>(b.attributes.at("axis"))) {}
 
   void forward(Range r) override {
-    each_part(r, &Tensor<S>::value, [](const Tensor<S>& x, Index t, auto y) { y = x.values(t); });
+    each_part(r, &Tensor<S>::value, [&](const Tensor<S>& x, Index t, auto y) { y = lanes(x.values(t), r); });
   }
 
   void backward(Range r) override {
-    each_part(r, &Tensor<S>::gradient, [](const Tensor<S>& x, Index t, auto dy) {
-      if (x.gradient && !x.constant()) x.gradients(t) += dy;
+    each_part(r, &Tensor<S>::gradient, [&](const Tensor<S>& x, Index t, auto dy) {
+      if (x.gradient && !x.constant()) lanes(x.gradients(t), r) += dy;
     });
   }
 
-  void accumulate(Range r) override {
+  void accumulate(Range r, Part) override {
     each_part(r, &Tensor<S>::gradient, [](const Tensor<S>& x, Index t, auto dy) {
       if (x.gradient && x.constant()) x.gradients(t) += dy;
     });
@@ -38,7 +44,7 @@ class Concat final : public Operation<S> {
       Index row = 0, column = 0;
       for (const Tensor<S>& x : x_) {
         const auto [features, batch] = x.shape;
-        f(x, t, whole.block(row, column, features, batch));
+        f(x, t, lanes(whole.block(row, column, features, batch), r));
         (axis_ == 0 ? row : column) += axis_ == 0 ? features : batch;
       }
     }
@@ -69,6 +75,7 @@ const Register<Concat> concat{{
     .examples = {{{{1, 2}, {3, 2}, {2, 2}}, {{"axis", Index{0}}}},
                  {{{3, 1}, {3, 4}}, {{"axis", Index{1}}}},
                  {{{1, 1}}, {{"axis", Index{0}}}}},
+    .split = [](const Call& call) { return call.integer("axis") == 0 ? Split::Lanes : Split::Frames; },
 }};
 
 /// Features start ... stop-1.
@@ -84,7 +91,7 @@ class Slice final : public Operation<S> {
     if (!x_.constant()) add_gradient(r);
   }
 
-  void accumulate(Range r) override {
+  void accumulate(Range r, Part) override {
     if (x_.constant()) add_gradient(r);
   }
 
@@ -110,6 +117,7 @@ const Register<Slice> slice{{
     },
     .examples = {{{{4, 3}}, {{"start", Index{1}}, {"stop", Index{3}}}},
                  {{{1, 1}}, {{"start", Index{0}}, {"stop", Index{1}}}}},
+    .split = by_lanes,
 }};
 
 /// A copy of x with a value at each frame, spread over features or lanes where x has one.
@@ -130,7 +138,7 @@ class Expand final : public Operation<S> {
     if (!x_.constant()) add_gradient(r);
   }
 
-  void accumulate(Range r) override {
+  void accumulate(Range r, Part) override {
     if (x_.constant()) add_gradient(r);
   }
 
@@ -163,6 +171,7 @@ const Register<Expand> expand{{
     .examples = {{{{3, 2}}, {{"features", Index{3}}, {"batch", Index{2}}}},
                  {{{3, 1}}, {{"features", Index{3}}, {"batch", Index{4}}}},
                  {{{1, 1}}, {{"features", Index{2}}, {"batch", Index{3}}}}},
+    .split = by_lanes,
 }};
 
 }  // namespace

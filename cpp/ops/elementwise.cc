@@ -91,7 +91,7 @@ class Unary final : public Operation<S> {
     if (!x_.constant()) add_gradient(r);
   }
 
-  void accumulate(Range r) override {
+  void accumulate(Range r, Part) override {
     if (x_.constant()) add_gradient(r);
   }
 
@@ -125,7 +125,7 @@ class Binary final : public Operation<S> {
   }
 
   void backward(Range r) override { add_gradients(r, !a_.constant(), !b_.constant()); }
-  void accumulate(Range r) override { add_gradients(r, a_.constant(), b_.constant()); }
+  void accumulate(Range r, Part) override { add_gradients(r, a_.constant(), b_.constant()); }
 
  private:
   void add_gradients(Range r, bool to_a, bool to_b) {  // da += dy dy/da,  db += dy dy/db
@@ -159,6 +159,7 @@ template <class Rule>
 OpType described() {
   OpType type;
   type.name = Rule::name;
+  type.split = by_lanes;
   if constexpr (requires { Rule::differentiable; }) type.differentiable = Rule::differentiable;
   return type;
 }

@@ -24,7 +24,7 @@ class MatMul final : public Operation<S> {
     if (a_.gradient && !a_.constant()) add_gradient_a(r);
   }
 
-  void accumulate(Range r) override {
+  void accumulate(Range r, Part) override {
     if (b_.gradient && b_.constant()) add_gradient_b(r);
     if (a_.gradient && a_.constant()) add_gradient_a(r);
   }
@@ -58,6 +58,10 @@ const Register<MatMul> matmul{{
       return {{{a.features, b.batch}, call.extent()}};
     },
     .examples = {{{{1, 1}, {1, 1}}}, {{{3, 2}, {2, 4}}}, {{{5, 7}, {7, 1}}}, {{{1, 3}, {3, 2}}}},
+    .split =
+        [](const Call& call) {
+          return call.inputs[0].extent == Extent::Constant ? Split::Lanes : Split::None;
+        },
 }};
 
 /// y = x^T at every frame.
@@ -75,7 +79,7 @@ class Transpose final : public Operation<S> {
     if (!x_.constant()) add_gradient(r);
   }
 
-  void accumulate(Range r) override {
+  void accumulate(Range r, Part) override {
     if (x_.constant()) add_gradient(r);
   }
 
@@ -97,6 +101,7 @@ const Register<Transpose> transpose{{
       return {{{x.batch, x.features}, call.extent()}};
     },
     .examples = {{{{1, 1}}}, {{{3, 2}}}, {{{1, 4}}}},
+    .split = by_frames,
 }};
 
 }  // namespace

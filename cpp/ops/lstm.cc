@@ -83,7 +83,7 @@ class Lstm final : public Operation<S> {
   }
 
   /// By now the gates hold the gradients of the sums under their sigmoids and tanh.
-  void accumulate(Range r) override {
+  void accumulate(Range r, Part) override {
     const auto dz = gates(r);
     if (W_x_.gradient) add_outer_product(W_x_.gradients(0), dz, x_.values(r));
     if (W_h_.gradient) add_outer_product(W_h_.gradients(0), dz, h_past_.values(r));

@@ -3,16 +3,22 @@
 // An operation works on a range of frames and does not know whether the range is a whole window or one frame
 // of a cycle:
 //
-//   prepare()       once a window, before forward: what can be made of constant inputs alone.
-//   forward(r)      writes the outputs at the frames r; they hold garbage before.
-//   backward(r)     adds to the gradients of the inputs that differ from frame to frame (and of window values).
-//   accumulate(r)   adds to the gradients of the inputs that are constant in time, summing over the frames r.
+//   prepare()            once a window, before forward: what can be made of constant inputs alone.
+//   forward(r)           writes the outputs at the frames r; they hold garbage before.
+//   backward(r)          adds to the gradients of the inputs that differ from frame to frame (and of window values).
+//   accumulate(r, part)  adds to the gradients of the inputs that are constant in time, summing over the frames r.
 //
 // backward runs after every user of the outputs had its turn, so their gradients are complete at r; it goes
 // through time in reverse. accumulate follows once per stage and window, over all frames. Unless its output is
 // a window value, an operation may be given a long range in pieces. An input whose gradient is null needs none;
 // the outputs' gradients are never null when backward and accumulate are called. All gradients are zero when a
 // sweep begins. Constant and window values have one frame, whatever the range.
+//
+// Threads. OpType says what several threads may ask of an operation at the same time: forward and backward of disjoint
+// ranges of frames or lanes (`split`), and the parts of an accumulate (`divides`). However the work is dealt out, each
+// number gets the same bits: the order in which its sum is taken depends on shapes alone. Frames are dealt out in pieces
+// that shapes alone decide. Lanes are dealt out in runs of `least_lanes` or more that begin and end on cache lines in all
+// values of their stage. A range of some lanes has one frame, unless the operation steps through time by itself.
 #pragma once
 
 #include <Eigen/Core>
@@ -35,6 +41,9 @@ struct Range {
 
   Index size() const { return end - begin; }
 };
+
+/// A thread never gets fewer lanes, unless there are no more.
+inline constexpr Index least_lanes = 4;
 
 /// A share of work that is dealt out to threads: number `index` of `count`.
 struct Part {
@@ -128,8 +137,16 @@ class Operation {
   virtual void prepare() {}
   virtual void forward(Range) = 0;
   virtual void backward(Range) {}
-  virtual void accumulate(Range) {}
+  virtual void accumulate(Range, Part) {}
 };
+
+/// For OpType::split, where all calls can be shared out alike.
+inline Split by_frames(const Call&) {
+  return Split::Frames;
+}
+inline Split by_lanes(const Call&) {
+  return Split::Lanes;
+}
 
 /// An operation in the core's list: what the graph knows of it, and how to make one for either precision.
 struct Registered : OpType {

@@ -23,7 +23,8 @@ class Noise final : public Operation<S> {
   void forward(Range r) override {
     for (Index t = r.begin; t < r.end; ++t) {
       auto y = y_.values(t);
-      for (Index lane = 0; lane < y.cols(); ++lane)
+      const Index end = r.lanes == Range::all ? y.cols() : r.lane + r.lanes;
+      for (Index lane = r.lane; lane < end; ++lane)
         for (Index feature = 0; feature < y.rows(); feature += 4) {
           const PhiloxCounter words =
               noise_words(key_, clock_->frame + static_cast<std::uint64_t>(t),
@@ -85,6 +86,7 @@ OpType noise_type(const char* name, Attributes numbers) {
     return {{{call.integer("features"), call.integer("batch")}, Extent::Frame}};
   };
   type.differentiable = false;
+  type.split = by_lanes;
   type.cost = 64;
   numbers.insert({{"features", Index{6}}, {"batch", Index{3}}, {"ordinal", Index{0}}});
   type.examples = {{{}, numbers}};

@@ -20,8 +20,9 @@ class Reduce : public Operation<S> {
   void forward(Range r) override {
     const Range frames = y_.frames(r);
     for (Index t = frames.begin; t < frames.end; ++t) {
-      const auto x = x_.values(t);
-      auto y = y_.values(t);
+      const Range frame{t, t + 1, r.lane, r.lanes};
+      const auto x = x_.values(frame);
+      auto y = y_.values(frame);
       if (y.size() == 1)
         y(0, 0) = factor_ * x.sum();
       else if (y.rows() == 1)
@@ -35,7 +36,7 @@ class Reduce : public Operation<S> {
     if (!x_.constant()) add_gradient(r);
   }
 
-  void accumulate(Range r) override {
+  void accumulate(Range r, Part) override {
     if (x_.constant()) add_gradient(r);
   }
 
@@ -44,8 +45,9 @@ class Reduce : public Operation<S> {
     if (!x_.gradient) return;
     const Range frames = y_.frames(r);
     for (Index t = frames.begin; t < frames.end; ++t) {
-      const auto dy = y_.gradients(t);
-      auto dx = x_.gradients(t);
+      const Range frame{t, t + 1, r.lane, r.lanes};
+      const auto dy = y_.gradients(frame);
+      auto dx = x_.gradients(frame);
       dx += factor_ * dy.replicate(dx.rows() / dy.rows(), dx.cols() / dy.cols());
     }
   }
@@ -66,6 +68,7 @@ OpType reduce_type(const char* name) {
     const Shape x = call.inputs[0].shape;
     return {{{axis == 1 ? x.features : 1, axis == 0 ? x.batch : 1}, call.extent()}};
   };
+  type.split = [](const Call& call) { return axis_of(call.attributes) == 0 ? Split::Lanes : Split::Frames; };
   for (const Index axis : {0, 1, 2}) {
     type.examples.push_back({{{3, 4}}, {{"axis", axis}}});
     type.examples.push_back({{{1, 1}}, {{"axis", axis}}});
@@ -94,7 +97,7 @@ class WindowReduce : public Operation<S> {
     if (!x_.constant()) add_gradient(r);
   }
 
-  void accumulate(Range r) override {
+  void accumulate(Range r, Part) override {
     if (x_.constant()) add_gradient(r);
   }
 

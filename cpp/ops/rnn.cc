@@ -46,7 +46,7 @@ class Rnn final : public Operation<S> {
     if (x_.gradient) to_x_.add(x_.gradients(r), dz_.values(r));
   }
 
-  void accumulate(Range r) override {
+  void accumulate(Range r, Part) override {
     const auto dz = dz_.values(r);
     if (W_ax_.gradient) add_outer_product(W_ax_.gradients(0), dz, x_.values(r));
     if (W_aa_.gradient) add_outer_product(W_aa_.gradients(0), dz, past_.values(r));

@@ -25,7 +25,12 @@ class Walk {
     }
     const bool timed = out.extent == Extent::Frame;
     if (features.extent > 1) push(features);
-    if (batch.extent > 1) push(batch);
+    if (batch.extent > 1) {
+      push(batch);
+      batch_ = depth_ - 1;
+      lane_ = batch.stride;
+      lanes_ = batch.extent;
+    }
     if (timed || depth_ == 0) push(time);
     time_ = timed ? depth_ - 1 : -1;
   }
@@ -40,9 +45,13 @@ class Walk {
     std::array<Index, 3> extent{1, 1, 1};
     for (int a = 0; a < depth_; ++a) extent[at(a)] = axes_[at(a)].extent;
     std::array<Index, N> start{};
+    if (batch_ >= 0 && range.lanes != Range::all) {
+      extent[at(batch_)] = extent[at(batch_)] / lanes_ * range.lanes;
+      for (std::size_t i = 0; i < N; ++i) start[i] = range.lane * lane_[i];
+    }
     if (time_ >= 0) {
       extent[at(time_)] *= range.size();
-      for (std::size_t i = 0; i < N; ++i) start[i] = range.begin * frame_[i];
+      for (std::size_t i = 0; i < N; ++i) start[i] += range.begin * frame_[i];
     }
     for (Index outer = 0; outer < extent[2]; ++outer)
       for (Index middle = 0; middle < extent[1]; ++middle) {
@@ -76,6 +85,9 @@ class Walk {
 
   std::array<Axis, 3> axes_{};
   std::array<Index, N> frame_{};  // from one frame to the next
+  std::array<Index, N> lane_{};   // from one lane to the next
+  Index lanes_ = 1;
+  int batch_ = -1;  // the axis that grows with the number of lanes; -1: there is one lane
   int depth_ = 0;
   int time_ = -1;  // the axis that grows with the number of frames, always the last; -1: there is no time
 };

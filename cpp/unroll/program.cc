@@ -170,7 +170,7 @@ void Program<S>::backward(Pulse& pulse) {
       pieces(step, pulse, [&](Range r) { step.operation->backward({frames_ - r.end, frames_ - r.begin}); });
     }
     for (const Step& step : stage.steps)
-      if (step.backward) pieces(step, pulse, [&](Range r) { step.operation->accumulate(r); });
+      if (step.backward) pieces(step, pulse, [&](Range r) { step.operation->accumulate(r, {}); });
   }
 }
 
