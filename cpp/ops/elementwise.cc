@@ -3,6 +3,7 @@
 // Every rule is written over Eigen array expressions. `y` is the value already computed, for derivatives that
 // are cheaper in it. Binary rules follow numpy's broadcasting over (features, batch), and constants spread
 // over time.
+#include "kernel/activate.h"
 #include "ops/walk.h"
 
 namespace bptt {
@@ -20,10 +21,10 @@ struct Negative { static constexpr auto name = "negative";
   static auto value(const auto& x) { return -x; }
   static auto slope(const auto& x, const auto&) { using S = ScalarOf<decltype(x)>; return NumberRow<S>::Constant(x.size(), S(-1)); } };
 struct Tanh { static constexpr auto name = "tanh";
-  static auto value(const auto& x) { return x.tanh(); }
+  static auto value(const auto& x) { return x.unaryExpr(TanhOf<ScalarOf<decltype(x)>>{}); }
   static auto slope(const auto&, const auto& y) { return ScalarOf<decltype(y)>(1) - y.square(); } };
 struct Sigmoid { static constexpr auto name = "sigmoid";
-  static auto value(const auto& x) { return x.logistic(); }
+  static auto value(const auto& x) { return x.unaryExpr(SigmoidOf<ScalarOf<decltype(x)>>{}); }
   static auto slope(const auto&, const auto& y) { return y * (ScalarOf<decltype(y)>(1) - y); } };
 struct Relu { static constexpr auto name = "relu";  // the derivative at 0 is taken to be 0
   static auto value(const auto& x) { return x.template max<Eigen::PropagateNaN>(ScalarOf<decltype(x)>(0)); }
