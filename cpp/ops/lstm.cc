@@ -11,7 +11,8 @@
 // The peephole weights W_ci, W_cf, W_co are full matrices, diagonal (held as one column), or absent. The
 // weights of the four gates are row blocks of one matrix, in the order i f g o, so that all gates come from
 // one product: over the whole range for the input, frame by frame for the state.
-#include "ops/operation.h"
+#include "kernel/activate.h"
+#include "ops/recurrent.h"
 
 namespace bptt {
 namespace {
@@ -41,6 +42,7 @@ class Lstm final : public Operation<S> {
   explicit Lstm(const Binding<S>& b)
       : peephole_(peephole_of(b.attributes)),
         H_(b.outputs[0].shape.features),
+        batch_(b.outputs[0].shape.batch),
         x_(b.inputs[X]),
         c_past_(b.inputs[C_PAST]),
         h_past_(b.inputs[H_PAST]),
@@ -49,124 +51,257 @@ class Lstm final : public Operation<S> {
         bias_(stack(b.inputs[BIAS], 4)),
         c_(b.outputs[0]),
         h_(b.outputs[1]),
-        work_{b.scratch.take(5 * H_ * c_.shape.batch * b.frames),
-              nullptr,
-              {5 * H_, c_.shape.batch},
-              Extent::Frame,
-              5 * H_} {
-    const Index lanes = c_.shape.batch, columns = lanes * b.frames;
+        product_(Panels::gates<S>(H_, 4), W_x_.version, batch_, b.frames) {
     const bool backward = h_.gradient;
-    from_x_ = factor(W_x_, false, columns, b.scratch);
-    from_h_ = factor(W_h_, false, lanes, b.scratch);
-    if (backward) to_x_ = factor(W_x_, true, columns, b.scratch);
-    if (backward) to_h_ = factor(W_h_, true, lanes, b.scratch);
-    if (peephole_ == Peephole::None) return;
-    W_cif_ = stack(b.inputs[W_CI], 2);
-    W_co_ = b.inputs[W_CO];
-    if (peephole_ == Peephole::Diagonal) return;
-    peep_past_ = factor(W_cif_, false, lanes, b.scratch);
-    peep_ = factor(W_co_, false, lanes, b.scratch);
-    if (backward) to_c_past_ = factor(W_cif_, true, lanes, b.scratch);
-    if (backward) to_c_ = factor(W_co_, true, lanes, b.scratch);
+    gates_ = {Panels::gates<S>(H_, 4), nullptr, batch_ * (backward || product_.apart() ? b.frames : 1)};
+    gates_.data = b.scratch.take(gates_.size());
+    if (backward) tanh_c_ = b.scratch.take(H_ * batch_ * b.frames);
+    product_.input(W_x_, x_);
+    product_.input(bias_);
+    product_.state(W_h_, h_past_);
+    if (peephole_ != Peephole::None) {
+      W_cif_ = stack(b.inputs[W_CI], 2);
+      W_co_ = b.inputs[W_CO];
+    }
+    if (peephole_ == Peephole::Full) {
+      product_.state(W_cif_, c_past_);
+      peep_ = Factor<S>(Panels::gates<S>(H_, 1), W_co_.version);
+      peep_.add(W_co_.values(0));
+      peep_pieces_ = {{c_.value, H_, 1, c_.outer}};
+      b.scratch.take(peep_);
+    }
+    product_.place(b.scratch);
+    with_packet<S>(gates_.panels.width(), [&]<class P>(P*) {
+      forward_cell_ = &Lstm::template forward_cell<P>;
+      forward_output_ = &Lstm::template forward_output<P>;
+      backward_output_ = &Lstm::template backward_output<P>;
+      backward_cell_ = &Lstm::template backward_cell<P>;
+      diagonals_ = &Lstm::template diagonals<P>;
+    });
+    if (!backward) return;
+    to_x_ = Back<S>(W_x_, x_, gates_, all_packets, b.scratch);
+    to_h_past_ = Back<S>(W_h_, h_past_, gates_, all_packets, b.scratch);
+    if (peephole_ != Peephole::Full) return;
+    to_c_past_ = Back<S>(W_cif_, c_past_, gates_, {I, G}, b.scratch);
+    to_c_ = Back<S>(W_co_, c_, gates_, {O, O + 1}, b.scratch);
+  }
+
+  void prepare() override {
+    product_.pack();
+    peep_.pack();
+    to_x_.pack();
+    to_h_past_.pack();
+    to_c_past_.pack();
+    to_c_.pack();
   }
 
   void forward(Range r) override {
-    auto z = gates(r);
-    from_x_.set(z, x_.values(r));
-    z.colwise() += bias_.values(0).col(0);
-    for (Index t = r.begin; t < r.end; ++t) forward_frame(t);
+    product_.before(r, gates_);
+    each_frame(r, batch_, [&](Index first, Index count) {
+      product_.frame(first, count, gates_, pass(forward_cell_));
+      if (peephole_ == Peephole::Full)
+        peep_.multiply(peep_pieces_, packet(O), true, first, count, batch_ == 1, pass(forward_output_));
+    });
   }
 
   void backward(Range r) override {
-    for (Index t = r.end - 1; t >= r.begin; --t) backward_frame(t);
-    if (x_.gradient) to_x_.add(x_.gradients(r), gates(r));
+    const auto frame = [&](Index first, Index count) {
+      for (Index panel = 0; panel < gates_.panels.count(); ++panel)
+        backward_output_(*this, panel, first, count);
+      if (peephole_ != Peephole::Full) return;
+      to_c_.add(first, count, nothing);
+      for (Index panel = 0; panel < gates_.panels.count(); ++panel)
+        backward_cell_(*this, panel, first, count);
+      to_c_past_.add(first, count, nothing);
+    };
+    // The product's panels have several packets of units, the gates' one.
+    const auto tile = [&](Index panel, Index column, Index count) {
+      const Index end = std::min((panel + 1) * Tiles<S>::packets, gates_.panels.count());
+      for (Index p = panel * Tiles<S>::packets; p < end; ++p) backward_output_(*this, p, column, count);
+    };
+    through_time(r, batch_, to_h_past_, peephole_ != Peephole::Full && to_h_past_.leads_to(h_), frame, tile);
+    to_x_.add(r);
   }
 
   /// By now the gates hold the gradients of the sums under their sigmoids and tanh.
-  void accumulate(Range r, Part) override {
-    const auto dz = gates(r);
-    if (W_x_.gradient) add_outer_product(W_x_.gradients(0), dz, x_.values(r));
-    if (W_h_.gradient) add_outer_product(W_h_.gradients(0), dz, h_past_.values(r));
-    if (bias_.gradient) bias_.gradients(0) += dz.rowwise().sum();
+  void accumulate(Range r, Part part) override {
+    const Span mine = part.of(gates_.panels);
+    add_weight_gradient(W_x_, gates_, all_packets, x_, r, mine);
+    add_weight_gradient(W_h_, gates_, all_packets, h_past_, r, mine);
+    add_bias_gradient(bias_, gates_, batch_, r, mine);
     if (peephole_ == Peephole::Full) {
-      if (W_cif_.gradient) add_outer_product(W_cif_.gradients(0), rows(r, 0, 2), c_past_.values(r));
-      if (W_co_.gradient) add_outer_product(W_co_.gradients(0), rows(r, 3, 1), c_.values(r));
+      add_weight_gradient(W_cif_, gates_, {I, G}, c_past_, r, mine);
+      add_weight_gradient(W_co_, gates_, {O, O + 1}, c_, r, mine);
     } else if (peephole_ == Peephole::Diagonal && W_cif_.gradient) {
-      const auto past = c_past_.values(r);
-      W_cif_.gradients(0).topRows(H_) += dz.topRows(H_).cwiseProduct(past).rowwise().sum();
-      W_cif_.gradients(0).bottomRows(H_) += dz.middleRows(H_, H_).cwiseProduct(past).rowwise().sum();
-      W_co_.gradients(0) += dz.bottomRows(H_).cwiseProduct(c_.values(r)).rowwise().sum();
+      for (Index panel = mine.begin; panel < mine.end; ++panel)
+        diagonals_(*this, panel, r.begin * batch_, r.size() * batch_);
     }
   }
 
  private:
-  void forward_frame(Index t) {
-    auto z = gates({t, t + 1});
-    const auto c_past = c_past_.values(t);
-    from_h_.add(z, h_past_.values(t));
-    if (peephole_ == Peephole::Full) peep_past_.add(rows({t, t + 1}, 0, 2), c_past);
-    auto i = gate(t, 0), f = gate(t, 1), g = gate(t, 2), o = gate(t, 3), tanh_c = gate(t, 4);
-    if (peephole_ == Peephole::Diagonal) {
-      i += diagonal(W_cif_, 0).asDiagonal() * c_past;
-      f += diagonal(W_cif_, 1).asDiagonal() * c_past;
+  enum Gate : Index { I, F, G, O };  // the packets of a panel
+  using Pass = void (*)(const Lstm&, Index panel, Index column, Index count);
+
+  /// Where the numbers of one packet of units and one column lie, and how many units are real.
+  struct Place {
+    S* gates;
+    Index unit, state, valid;
+  };
+  template <class P, class F>
+  void each_column(Index panel, Index column, Index count, F&& f) const {
+    const Index unit = gates_.panels.row(panel), valid = gates_.panels.valid(panel, 0);
+    for (Index c = column; c < column + count; ++c) f(Place{gates_.at(panel, c), unit, c * H_ + unit, valid});
+  }
+
+  template <class P>
+  static P gate(const Place& place, Gate k) {
+    return Eigen::internal::ploadu<P>(place.gates + k * width_of<P>);
+  }
+  template <class P>
+  static void set(const Place& place, Gate k, const P& value) {
+    Eigen::internal::pstoreu(place.gates + k * width_of<P>, value);
+  }
+  /// A diagonal peephole's weights: of W_cif the k-th gate's, or of W_co.
+  template <class P>
+  static P diagonal(const Tensor<S>& w, Index gate, Index units, const Place& place) {
+    return load_first<P>(w.value + gate * units + place.unit, place.valid);
+  }
+
+  /// From the sums to the cell, and where no product with it is needed, on to the output.
+  template <class P>
+  static void forward_cell(const Lstm& self, Index panel, Index column, Index count) {
+    using namespace Eigen::internal;
+    self.template each_column<P>(panel, column, count, [&](const Place& at) {
+      const P past = load_first<P>(self.c_past_.value + at.state, at.valid);
+      P i = gate<P>(at, I), f = gate<P>(at, F);
+      if (self.peephole_ == Peephole::Diagonal) {
+        i = pmadd(diagonal<P>(self.W_cif_, 0, self.H_, at), past, i);
+        f = pmadd(diagonal<P>(self.W_cif_, 1, self.H_, at), past, f);
+      }
+      i = packet_sigmoid(i);
+      f = packet_sigmoid(f);
+      const P g = packet_tanh(gate<P>(at, G));
+      const P c = pmadd(f, past, pmul(i, g));
+      set(at, I, i);
+      set(at, F, f);
+      set(at, G, g);
+      store_first(self.c_.value + at.state, c, at.valid);
+      if (self.peephole_ != Peephole::Full) output(self, at, c);
+    });
+  }
+
+  template <class P>
+  static void forward_output(const Lstm& self, Index panel, Index column, Index count) {
+    self.template each_column<P>(panel, column, count, [&](const Place& at) {
+      output(self, at, load_first<P>(self.c_.value + at.state, at.valid));
+    });
+  }
+
+  template <class P>
+  static void output(const Lstm& self, const Place& at, const P& c) {
+    using namespace Eigen::internal;
+    P o = gate<P>(at, O);
+    if (self.peephole_ == Peephole::Diagonal) o = pmadd(diagonal<P>(self.W_co_, 0, self.H_, at), c, o);
+    o = packet_sigmoid(o);
+    const P tanh_c = packet_tanh(c);
+    set(at, O, o);
+    if (self.tanh_c_) store_first(self.tanh_c_ + at.state, tanh_c, at.valid);
+    store_first(self.h_.value + at.state, pmul(o, tanh_c), at.valid);
+  }
+
+  // The mirror, from below; each gate gives way to the gradient of its sum.
+
+  template <class P>
+  static void backward_output(const Lstm& self, Index panel, Index column, Index count) {
+    using namespace Eigen::internal;
+    const P one = pset1<P>(S(1));
+    self.template each_column<P>(panel, column, count, [&](const Place& at) {
+      const P dh = load_first<P>(self.h_.gradient + at.state, at.valid);
+      const P tanh_c = load_first<P>(self.tanh_c_ + at.state, at.valid);
+      const P o = gate<P>(at, O), dh_o = pmul(dh, o);
+      P dc = load_first<P>(self.c_.gradient + at.state, at.valid);
+      dc = pmadd(dh_o, psub(one, pmul(tanh_c, tanh_c)), dc);
+      const P d_o = pmul(pmul(dh_o, tanh_c), psub(one, o));
+      if (self.peephole_ == Peephole::Diagonal) dc = pmadd(diagonal<P>(self.W_co_, 0, self.H_, at), d_o, dc);
+      set(at, O, d_o);
+      if (self.peephole_ == Peephole::Full)
+        store_first(self.c_.gradient + at.state, dc, at.valid);
+      else
+        cell(self, at, dc);
+    });
+  }
+
+  template <class P>
+  static void backward_cell(const Lstm& self, Index panel, Index column, Index count) {
+    self.template each_column<P>(panel, column, count, [&](const Place& at) {
+      cell(self, at, load_first<P>(self.c_.gradient + at.state, at.valid));
+    });
+  }
+
+  template <class P>
+  static void cell(const Lstm& self, const Place& at, const P& dc) {
+    using namespace Eigen::internal;
+    const P one = pset1<P>(S(1));
+    const P past = load_first<P>(self.c_past_.value + at.state, at.valid);
+    const P i = gate<P>(at, I), f = gate<P>(at, F), g = gate<P>(at, G);
+    const P dc_f = pmul(dc, f), dc_i = pmul(dc, i);
+    const P d_i = pmul(pmul(dc_i, g), psub(one, i));
+    const P d_f = pmul(pmul(dc_f, past), psub(one, f));
+    set(at, I, d_i);
+    set(at, F, d_f);
+    set(at, G, pmul(dc_i, psub(one, pmul(g, g))));
+    if (!self.c_past_.gradient) return;
+    S* const to = self.c_past_.gradient + at.state;
+    P d_past = padd(load_first<P>(to, at.valid), dc_f);
+    if (self.peephole_ == Peephole::Diagonal) {
+      d_past = pmadd(diagonal<P>(self.W_cif_, 0, self.H_, at), d_i, d_past);
+      d_past = pmadd(diagonal<P>(self.W_cif_, 1, self.H_, at), d_f, d_past);
     }
-    i.array() = i.array().logistic();
-    f.array() = f.array().logistic();
-    g.array() = g.array().tanh();
-    auto c = c_.values(t);
-    c = f.cwiseProduct(c_past) + i.cwiseProduct(g);
-    if (peephole_ == Peephole::Full) peep_.add(o, c);
-    if (peephole_ == Peephole::Diagonal) o += diagonal(W_co_, 0).asDiagonal() * c;
-    o.array() = o.array().logistic();
-    tanh_c.array() = c.array().tanh();
-    h_.values(t) = o.cwiseProduct(tanh_c);
+    store_first(to, d_past, at.valid);
   }
 
-  /// The mirror of forward_frame, line by line from below; each gate gives way to the gradient of its sum.
-  void backward_frame(Index t) {
-    const auto c_past = c_past_.values(t).array();
-    const auto dh = h_.gradients(t).array();
-    auto dc = c_.gradients(t);
-    auto i = gate(t, 0).array(), f = gate(t, 1).array(), g = gate(t, 2).array(), o = gate(t, 3).array();
-    const auto tanh_c = gate(t, 4).array();
-    const S one(1);
-
-    dc.array() += dh * o * (one - tanh_c.square());
-    o = dh * tanh_c * o * (one - o);
-    if (peephole_ == Peephole::Full) to_c_.add(dc, gate(t, 3));
-    if (peephole_ == Peephole::Diagonal) dc += diagonal(W_co_, 0).asDiagonal() * o.matrix();
-    if (c_past_.gradient) c_past_.gradients(t).array() += dc.array() * f;
-    // di and dg need each other's value: the first is set aside in the place of tanh(c), which has served.
-    auto di = gate(t, 4).array();
-    di = dc.array() * g * i * (one - i);
-    g = dc.array() * i * (one - g.square());
-    i = di;
-    f = dc.array() * c_past * f * (one - f);
-
-    if (h_past_.gradient) to_h_.add(h_past_.gradients(t), gates({t, t + 1}));
-    if (!c_past_.gradient) return;
-    if (peephole_ == Peephole::Full) to_c_past_.add(c_past_.gradients(t), rows({t, t + 1}, 0, 2));
-    if (peephole_ == Peephole::Diagonal)
-      c_past_.gradients(t) +=
-          diagonal(W_cif_, 0).asDiagonal() * i.matrix() + diagonal(W_cif_, 1).asDiagonal() * f.matrix();
+  /// The gradients of diagonal peepholes.
+  template <class P>
+  static void diagonals(const Lstm& self, Index panel, Index column, Index count) {
+    using namespace Eigen::internal;
+    P i = pset1<P>(S(0)), f = i, o = i;
+    self.template each_column<P>(panel, column, count, [&](const Place& at) {
+      const P past = load_first<P>(self.c_past_.value + at.state, at.valid);
+      i = pmadd(gate<P>(at, I), past, i);
+      f = pmadd(gate<P>(at, F), past, f);
+      o = pmadd(gate<P>(at, O), load_first<P>(self.c_.value + at.state, at.valid), o);
+    });
+    const Index unit = self.gates_.panels.row(panel), valid = self.gates_.panels.valid(panel, 0);
+    const auto add = [&](S* to, const P& sum) {
+      store_first(to + unit, padd(load_first<P>(to + unit, valid), sum), valid);
+    };
+    add(self.W_cif_.gradient, i);
+    add(self.W_cif_.gradient + self.H_, f);
+    add(self.W_co_.gradient, o);
   }
 
-  /// So many of i f g o tanh(c), from the k-th on, at the frames r.
-  MatrixMap<S> rows(Range r, Index k, Index count) const {
-    MatrixMap<S> all = work_.values(r);
-    return {all.data() + k * H_, count * H_, all.cols(), Eigen::OuterStride<>(all.outerStride())};
+  /// One gate alone, in the panels of all.
+  Panelled<S> packet(Gate k) const {
+    Panelled<S> one = gates_;
+    one.data += k * gates_.panels.width();
+    return one;
   }
-  MatrixMap<S> gates(Range r) const { return rows(r, 0, 4); }
-  MatrixMap<S> gate(Index t, Index k) const { return rows({t, t + 1}, k, 1); }
-  auto diagonal(const Tensor<S>& w, Index k) const { return w.values(0).col(0).segment(k * H_, H_); }
+  auto pass(Pass run) const {
+    return [this, run](Index panel, Index column, Index count) { run(*this, panel, column, count); };
+  }
 
   Peephole peephole_;
-  Index H_;
+  Index H_, batch_;
   Tensor<S> x_, c_past_, h_past_;
   Tensor<S> W_x_, W_h_, bias_, W_cif_, W_co_;
   Tensor<S> c_, h_;
-  Tensor<S> work_;  // scratch: for each frame the gates i f g o and tanh(c), one above the other
-  Factor<S> from_x_, from_h_, peep_past_, peep_, to_x_, to_h_, to_c_past_, to_c_;
+  RecurrentProduct<S> product_;
+  Factor<S> peep_;  // W_co, if it is a matrix
+  std::vector<Right<S>> peep_pieces_;
+  Panelled<S> gates_;    // scratch: i f g o, then their gradients; of one frame where no more is needed
+  S* tanh_c_ = nullptr;  // scratch, for the backward
+  Back<S> to_x_, to_h_past_, to_c_past_, to_c_;
+  Pass forward_cell_, forward_output_, backward_output_, backward_cell_, diagonals_;
 };
 
 std::vector<Signature> infer(const Call& call) {
@@ -214,6 +349,8 @@ const Register<Lstm> lstm{{
                {W_H, W_H + 1, W_H + 2, W_H + 3},
                {BIAS, BIAS + 1, BIAS + 2, BIAS + 3},
                {W_CI, W_CI + 1}},
+    .split = by_lanes,
+    .divides = true,
 }};
 
 }  // namespace

@@ -42,6 +42,13 @@ struct Range {
   Index size() const { return end - begin; }
 };
 
+/// Calls f(first, count) for all columns of a range that lie side by side, for values with so many lanes.
+template <class F>
+void columns(Range r, Index batch, F&& f) {
+  if (r.lanes == Range::all) return f(r.begin * batch, r.size() * batch);
+  for (Index t = r.begin; t < r.end; ++t) f(t * batch + r.lane, r.lanes);
+}
+
 /// A thread never gets fewer lanes, unless there are no more.
 inline constexpr Index least_lanes = 4;
 
@@ -52,6 +59,7 @@ struct Part {
   /// This share of the numbers 0 ... size - 1, in order: from `begin` to `end`.
   Index begin(Index size) const { return size * index / count; }
   Index end(Index size) const { return size * (index + 1) / count; }
+  Span of(const Panels& panels) const { return {begin(panels.count()), end(panels.count())}; }
 };
 
 /// Where a value lives. All frames of a Frame value are one features x (batch * frames) matrix.
@@ -105,6 +113,9 @@ class Scratch {
     return memory_ ? memory_ + at : nullptr;
   }
 
+  /// Memory for a factor whose matrices are all known.
+  void take(Factor<S>& factor) { factor.place(take(factor.size())); }
+
   Index taken() const { return taken_; }
 
  private:
@@ -121,14 +132,6 @@ struct Binding {
   Scratch<S>& scratch;  // for use in the constructor; what is taken lives as long as the program
   const Clock* clock;   // lives as long as the program
 };
-
-/// W or W^T, for products with as many columns as a window of `columns` values has.
-template <class S>
-Factor<S> factor(const Tensor<S>& w, bool transposed, Index columns, Scratch<S>& scratch) {
-  const Index rows = w.shape.features, depth = w.shape.batch;
-  const Index size = transposed ? Factor<S>::packed_size(depth, rows) : Factor<S>::packed_size(rows, depth);
-  return {w.values(0), transposed, columns > 1 ? scratch.take(size) : nullptr, w.version};
-}
 
 template <class S>
 class Operation {
@@ -168,19 +171,24 @@ std::map<std::string, Registered>& registry();
 /// The operation of this name; throws UsageError.
 const Registered& operation(const std::string& name);
 
-/// A static object of this type adds an operation to the list: Register<Op> name{{.name = ..., .infer =
-/// ...}};
+/// A static object of this type adds an operation to the list: Register<Op> name{{.name = ..., .infer = ...}}; an Op
+/// with a function `make` decides by itself what is made.
 template <template <class> class Op>
 struct Register {
   explicit Register(OpType type) {
     Registered entry{std::move(type)};
-    entry.make32 = [](const Binding<float>& b) -> std::unique_ptr<Operation<float>> {
-      return std::make_unique<Op<float>>(b);
-    };
-    entry.make64 = [](const Binding<double>& b) -> std::unique_ptr<Operation<double>> {
-      return std::make_unique<Op<double>>(b);
-    };
+    entry.make32 = make<float>;
+    entry.make64 = make<double>;
     registry()[entry.name] = std::move(entry);
+  }
+
+ private:
+  template <class S>
+  static std::unique_ptr<Operation<S>> make(const Binding<S>& binding) {
+    if constexpr (requires { Op<S>::make(binding); })
+      return Op<S>::make(binding);
+    else
+      return std::make_unique<Op<S>>(binding);
   }
 };
 

@@ -2,8 +2,11 @@
 //
 //   h_t = tanh(W_aa h_{t-1} + W_ax x_t + b_a)
 //
-// The input's part is one product over the whole range; the recurrent part goes frame by frame.
-#include "ops/operation.h"
+// One product for each frame, over input, state and bias together. With few lanes the input's and the bias's part is
+// one product over the whole range before. On the way back the product that gives the gradient of h_{t-1} goes on, tile
+// by tile, to the gradient under the tanh of frame t-1.
+#include "kernel/activate.h"
+#include "ops/recurrent.h"
 
 namespace bptt {
 namespace {
@@ -18,45 +21,90 @@ class Rnn final : public Operation<S> {
         W_aa_(b.inputs[3]),
         b_a_(b.inputs[4]),
         h_(b.outputs[0]),
-        dz_{b.scratch.take(h_.shape.size() * b.frames), nullptr, h_.shape, Extent::Frame, h_.shape.features},
-        from_x_(factor(W_ax_, false, x_.shape.batch * b.frames, b.scratch)),
-        from_past_(factor(W_aa_, false, x_.shape.batch, b.scratch)) {
+        panels_(Panels::plain<S>(h_.shape.features)),
+        product_(panels_, W_ax_.version, x_.shape.batch, b.frames) {
+    product_.input(W_ax_, x_);
+    product_.input(b_a_);
+    product_.state(W_aa_, past_);
+    product_.place(b.scratch);
+    with_packet<S>(panels_.width(), [&]<class P>(P*) {
+      activate_ = &Rnn::template activate<P>;
+      backward_ = &Rnn::template backward<P>;
+    });
     if (!h_.gradient) return;
-    to_x_ = factor(W_ax_, true, x_.shape.batch * b.frames, b.scratch);
-    to_past_ = factor(W_aa_, true, x_.shape.batch, b.scratch);
+    dz_ = {panels_, nullptr, x_.shape.batch * b.frames};
+    dz_.data = b.scratch.take(dz_.size());
+    to_x_ = Back<S>(W_ax_, x_, dz_, all_packets, b.scratch);
+    to_past_ = Back<S>(W_aa_, past_, dz_, all_packets, b.scratch);
+  }
+
+  void prepare() override {
+    product_.pack();
+    to_x_.pack();
+    to_past_.pack();
   }
 
   void forward(Range r) override {
-    auto z = h_.values(r);  // the sum under the tanh, made where h will stand
-    from_x_.set(z, x_.values(r));
-    z.colwise() += b_a_.values(0).col(0);
-    for (Index t = r.begin; t < r.end; ++t) {
-      auto h = h_.values(t);
-      from_past_.add(h, past_.values(t));
-      h.array() = h.array().tanh();
-    }
+    const auto activate = [&](Index panel, Index column, Index count) {
+      activate_(*this, panel, column, count);
+    };
+    product_.before(r, h_.values(0));
+    each_frame(r, x_.shape.batch,
+               [&](Index first, Index count) { product_.frame(first, count, h_.values(0), activate); });
   }
 
   void backward(Range r) override {
-    for (Index t = r.end - 1; t >= r.begin; --t) {
-      const auto h = h_.values(t).array();
-      dz_.values(t).array() = h_.gradients(t).array() * (S(1) - h.square());
-      if (past_.gradient) to_past_.add(past_.gradients(t), dz_.values(t));
-    }
-    if (x_.gradient) to_x_.add(x_.gradients(r), dz_.values(r));
+    const auto tile = [&](Index panel, Index column, Index count) { backward_(*this, panel, column, count); };
+    const auto frame = [&](Index first, Index count) {
+      for (Index panel = 0; panel < panels_.count(); ++panel) tile(panel, first, count);
+    };
+    through_time(r, x_.shape.batch, to_past_, to_past_.leads_to(h_), frame, tile);
+    to_x_.add(r);
   }
 
-  void accumulate(Range r, Part) override {
-    const auto dz = dz_.values(r);
-    if (W_ax_.gradient) add_outer_product(W_ax_.gradients(0), dz, x_.values(r));
-    if (W_aa_.gradient) add_outer_product(W_aa_.gradients(0), dz, past_.values(r));
-    if (b_a_.gradient) b_a_.gradients(0) += dz.rowwise().sum();
+  void accumulate(Range r, Part part) override {
+    const Span mine = part.of(panels_);
+    add_weight_gradient(W_ax_, dz_, all_packets, x_, r, mine);
+    add_weight_gradient(W_aa_, dz_, all_packets, past_, r, mine);
+    add_bias_gradient(b_a_, dz_, x_.shape.batch, r, mine);
   }
 
  private:
+  template <class P>
+  static void activate(const Rnn& self, Index panel, Index column, Index count) {
+    self.template each_packet<P>(panel, column, count, [&](Index place, Index valid, Index, Index) {
+      S* const h = self.h_.value + place;
+      store_first(h, packet_tanh(load_first<P>(h, valid)), valid);
+    });
+  }
+
+  /// From the gradient of h to that under the tanh.
+  template <class P>
+  static void backward(const Rnn& self, Index panel, Index column, Index count) {
+    using namespace Eigen::internal;
+    self.template each_packet<P>(panel, column, count, [&](Index place, Index valid, Index packet, Index c) {
+      const P h = load_first<P>(self.h_.value + place, valid);
+      const P dh = load_first<P>(self.h_.gradient + place, valid);
+      pstoreu(self.dz_.at(panel, c) + packet * width_of<P>, pmul(dh, psub(pset1<P>(S(1)), pmul(h, h))));
+    });
+  }
+
+  /// Calls f(place, valid, packet, column): where the packet's rows lie in h, and how many are real.
+  template <class P, class F>
+  void each_packet(Index panel, Index column, Index count, F&& f) const {
+    for (Index c = column; c < column + count; ++c)
+      for (Index v = 0; v < panels_.packets(panel); ++v)
+        f(c * h_.outer + panels_.row(panel) + v * width_of<P>, panels_.valid(panel, v), v, c);
+  }
+
+  using Pass = void (*)(const Rnn&, Index panel, Index column, Index count);
+
   Tensor<S> x_, past_, W_ax_, W_aa_, b_a_, h_;
-  Tensor<S> dz_;  // scratch: the gradient of the sum under the tanh
-  Factor<S> from_x_, from_past_, to_x_, to_past_;
+  Panels panels_;
+  RecurrentProduct<S> product_;
+  Panelled<S> dz_;  // scratch: the gradient of the sum under the tanh
+  Back<S> to_x_, to_past_;
+  Pass activate_ = nullptr, backward_ = nullptr;
 };
 
 const Register<Rnn> rnn{{
@@ -74,6 +122,8 @@ const Register<Rnn> rnn{{
     .examples = {{{{1, 1}, {3, 1}, {3, 1}, {3, 3}, {3, 1}}}, {{{4, 2}, {2, 2}, {2, 4}, {2, 2}, {2, 1}}}},
     .first_weight = 2,
     .loops = {{1, 0}},
+    .split = by_lanes,
+    .divides = true,
 }};
 
 }  // namespace

@@ -1,0 +1,109 @@
+// Packets, Eigen's name for the processor's vectors: which there are, and how to touch only a part of one.
+#pragma once
+
+#include <Eigen/Core>
+#include <algorithm>
+#include <cstddef>
+
+namespace bptt {
+
+using Index = std::ptrdiff_t;
+
+template <class P>
+using ScalarOf = typename Eigen::internal::unpacket_traits<P>::type;
+
+/// How many numbers a packet holds.
+template <class P>
+inline constexpr Index width_of = Eigen::internal::unpacket_traits<P>::size;
+
+/// The widest packet of the instruction set that is compiled for, and those that are half and a quarter as wide, where
+/// there are any.
+template <class S>
+using FullPacket = typename Eigen::internal::packet_traits<S>::type;
+template <class P>
+using HalfOf = typename Eigen::internal::unpacket_traits<P>::half;
+
+/// The first n numbers at `from`; the rest of the packet is zero. No number beyond the n-th is touched.
+template <class P>
+P load_first(const ScalarOf<P>* from, Index n) {
+  using namespace Eigen::internal;
+  if (n >= width_of<P>) return ploadu<P>(from);
+#ifdef EIGEN_VECTORIZE_AVX512
+  const unsigned mask = (1u << n) - 1;
+  if constexpr (std::is_same_v<P, Packet16f>)
+    return _mm512_maskz_loadu_ps(static_cast<__mmask16>(mask), from);
+  if constexpr (std::is_same_v<P, Packet8d>) return _mm512_maskz_loadu_pd(static_cast<__mmask8>(mask), from);
+#endif
+#ifdef __AVX512VL__
+  if constexpr (std::is_same_v<P, Packet8f>) return _mm256_maskz_loadu_ps(static_cast<__mmask8>(mask), from);
+  if constexpr (std::is_same_v<P, Packet4d>) return _mm256_maskz_loadu_pd(static_cast<__mmask8>(mask), from);
+  if constexpr (std::is_same_v<P, Packet4f>) return _mm_maskz_loadu_ps(static_cast<__mmask8>(mask), from);
+#endif
+  ScalarOf<P> numbers[width_of<P>] = {};
+  for (Index i = 0; i < n; ++i) numbers[i] = from[i];
+  return ploadu<P>(numbers);
+}
+
+/// Writes the first n numbers of a packet, and nothing else.
+template <class P>
+void store_first(ScalarOf<P>* to, const P& packet, Index n) {
+  using namespace Eigen::internal;
+  if (n >= width_of<P>) return pstoreu(to, packet);
+#ifdef EIGEN_VECTORIZE_AVX512
+  const unsigned mask = (1u << n) - 1;
+  if constexpr (std::is_same_v<P, Packet16f>)
+    return _mm512_mask_storeu_ps(to, static_cast<__mmask16>(mask), packet);
+  if constexpr (std::is_same_v<P, Packet8d>)
+    return _mm512_mask_storeu_pd(to, static_cast<__mmask8>(mask), packet);
+#endif
+#ifdef __AVX512VL__
+  if constexpr (std::is_same_v<P, Packet8f>)
+    return _mm256_mask_storeu_ps(to, static_cast<__mmask8>(mask), packet);
+  if constexpr (std::is_same_v<P, Packet4d>)
+    return _mm256_mask_storeu_pd(to, static_cast<__mmask8>(mask), packet);
+  if constexpr (std::is_same_v<P, Packet4f>)
+    return _mm_mask_storeu_ps(to, static_cast<__mmask8>(mask), packet);
+#endif
+  ScalarOf<P> numbers[width_of<P>];
+  pstoreu(numbers, packet);
+  for (Index i = 0; i < n; ++i) to[i] = numbers[i];
+}
+
+/// Calls f with a null pointer to each kind of packet there is for S, the widest first. (Two numbers are none worth a
+/// name, but for double on the smallest instruction set.)
+template <class S, class F>
+void for_each_packet(F&& f) {
+  using P = FullPacket<S>;
+  f(static_cast<P*>(nullptr));
+  if constexpr (width_of<P> >= 8) f(static_cast<HalfOf<P>*>(nullptr));
+  if constexpr (width_of<P> >= 16) f(static_cast<HalfOf<HalfOf<P>>*>(nullptr));
+}
+
+/// How wide packets should be for so many rows: the widest of which at most a quarter of the rows more would be computed
+/// than there are, or else those that waste least.
+template <class S>
+Index packet_width(Index rows) {
+  Index best = 0, least = 0;
+  bool settled = false;
+  for_each_packet<S>([&]<class P>(P*) {
+    const Index padded = (rows + width_of<P> - 1) / width_of<P> * width_of<P>;
+    if (settled || (best && padded >= least)) return;
+    best = width_of<P>;
+    least = padded;
+    settled = 4 * padded <= 5 * rows;
+  });
+  return best;
+}
+
+/// f<P>() for the packet of this width.
+template <class S, class F>
+auto with_packet(Index width, F&& f) {
+  using P = FullPacket<S>;
+  if constexpr (width_of<P> >= 16)
+    if (width == width_of<P> / 4) return f(static_cast<HalfOf<HalfOf<P>>*>(nullptr));
+  if constexpr (width_of<P> >= 8)
+    if (width == width_of<P> / 2) return f(static_cast<HalfOf<P>*>(nullptr));
+  return f(static_cast<P*>(nullptr));
+}
+
+}  // namespace bptt

@@ -1,0 +1,153 @@
+// What the fused cells have in common: the products through time, forward and back, and the weight gradients.
+#pragma once
+
+#include "ops/operation.h"
+
+namespace bptt {
+
+/// All packets of a panel.
+inline constexpr Span all_packets{0, 4};
+
+/// Calls f(first, count) for the columns of each frame of a range in turn.
+template <class F>
+void each_frame(Range r, Index batch, F&& f) {
+  for (Index t = r.begin; t < r.end; ++t) columns({t, t + 1, r.lane, r.lanes}, batch, f);
+}
+
+/// The sums under a cell's activations at every frame: W_x x_t + b + W_h h_{t-1} + ...
+///
+/// Inputs are known for the whole range. With few lanes their part is one product over all of it, which makes better
+/// tiles; with more it is done in the same tile as the state's, frame by frame, which touches the sums once.
+template <class S>
+class RecurrentProduct {
+ public:
+  RecurrentProduct(const Panels& panels, const std::uint64_t* version, Index batch, Index frames)
+      : batch_(batch), apart_(batch < 4 && frames > 1), before_(panels, version), each_(panels, version) {}
+
+  /// Adds the product of a weight with an input, with 1 (a bias), or with a state of the frame before.
+  void input(const Tensor<S>& w, const Tensor<S>& x) {
+    append(apart_ ? before_ : each_, apart_ ? before_pieces_ : each_pieces_, w,
+           {x.value, x.shape.features, 1, x.outer});
+  }
+  void input(const Tensor<S>& bias) {
+    static constexpr S one = 1;
+    append(apart_ ? before_ : each_, apart_ ? before_pieces_ : each_pieces_, bias, {&one, 1, 0, 0});
+  }
+  void state(const Tensor<S>& w, const Tensor<S>& past) {
+    append(each_, each_pieces_, w, {past.value, past.shape.features, 1, past.outer});
+  }
+
+  /// Whether the inputs' part is done before, for all frames, and so waits in y.
+  bool apart() const { return apart_; }
+
+  void place(Scratch<S>& scratch) {
+    scratch.take(before_);
+    scratch.take(each_);
+  }
+
+  void pack() {
+    before_.pack();
+    each_.pack();
+  }
+
+  /// Begins the sums of a range in y, a MatrixMap or Panelled: what can be done for all frames at once.
+  template <class Y>
+  void before(Range r, const Y& y) const {
+    if (!apart_) return;
+    columns(r, batch_, [&](Index first, Index count) {
+      before_.multiply(before_pieces_, y, false, first, count, false, nothing);
+    });
+  }
+
+  /// Completes those of a frame, given its columns; `after(panel, column, count)` makes the state of each tile.
+  template <class Y, class After>
+  void frame(Index first, Index count, const Y& y, After&& after) const {
+    each_.multiply(each_pieces_, y, apart_, first, count, batch_ == 1, after);
+  }
+
+ private:
+  void append(Factor<S>& factor, std::vector<Right<S>>& pieces, const Tensor<S>& w, const Right<S>& piece) {
+    factor.add(w.values(0));
+    pieces.push_back(piece);
+  }
+
+  Index batch_;
+  bool apart_;
+  Factor<S> before_, each_;
+  std::vector<Right<S>> before_pieces_, each_pieces_;
+};
+
+/// From the gradients of the sums, dz, to that of what a weight met: dx += W^T dz.
+template <class S>
+class Back {
+ public:
+  Back() = default;
+
+  /// Of each panel of dz, `packets` belong to the rows of W. Does nothing if no gradient is wanted.
+  Back(const Tensor<S>& w, const Tensor<S>& x, const Panelled<S>& dz, Span packets, Scratch<S>& scratch)
+      : x_(x) {
+    if (!x_.gradient) return;
+    factor_ = Factor<S>(Panels::plain<S>(x.shape.features), w.version);
+    factor_.add_transposed(w.values(0), dz.panels, packets);
+    scratch.take(factor_);
+    pieces_ = pieces(dz, packets);
+  }
+
+  void pack() { factor_.pack(); }
+
+  void add(Range r) const {
+    columns(r, x_.shape.batch, [&](Index first, Index count) { add(first, count, nothing); });
+  }
+  /// The same, given columns; then after(panel, column, count) for each tile.
+  template <class After>
+  void add(Index first, Index count, After&& after) const {
+    if (!x_.gradient) return;
+    const bool alone = x_.shape.batch == 1 && count == 1;
+    factor_.multiply(pieces_, x_.gradients(0), true, first, count, alone, after);
+  }
+
+  /// Whether x is the past of y, so that what is added at frame t goes to y at t - 1.
+  bool leads_to(const Tensor<S>& y) const {
+    return x_.gradient && x_.gradient + x_.shape.size() == y.gradient;
+  }
+
+ private:
+  Tensor<S> x_;
+  Factor<S> factor_;
+  std::vector<Right<S>> pieces_;
+};
+
+/// The sweep back through a range of frames: at each, dz is made from the gradients of the outputs, by `frame(first,
+/// count)` for all rows of these columns; then `back` takes dz to the frame before. If `tilewise`, the next frame's dz
+/// is made of each tile as soon as it is there, by tile(panel, column, count).
+template <class S, class Frame, class Tile>
+void through_time(Range r, Index batch, const Back<S>& back, bool tilewise, Frame&& frame, Tile&& tile) {
+  for (Index t = r.end - 1; t >= r.begin; --t) {
+    columns({t, t + 1, r.lane, r.lanes}, batch, [&](Index first, Index count) {
+      if (t == r.end - 1 || !tilewise) frame(first, count);
+      if (t > r.begin && tilewise)
+        back.add(first, count, [&](Index panel, Index column, Index n) { tile(panel, column - batch, n); });
+      else
+        back.add(first, count, nothing);
+    });
+  }
+}
+
+/// dW += the sum over the range of dz x^T, for the rows in the panels `which`.
+template <class S>
+void add_weight_gradient(const Tensor<S>& w, const Panelled<S>& dz, Span packets, const Tensor<S>& x, Range r,
+                         Span which) {
+  if (!w.gradient) return;
+  const Index batch = x.shape.batch;
+  add_outer_product(w.gradients(0), dz, packets, x.value, x.outer, {r.begin * batch, r.end * batch}, which);
+}
+
+/// The same for a bias, which met ones.
+template <class S>
+void add_bias_gradient(const Tensor<S>& bias, const Panelled<S>& dz, Index batch, Range r, Span which) {
+  static constexpr S one = 1;
+  if (!bias.gradient) return;
+  add_outer_product(bias.gradients(0), dz, all_packets, &one, 0, {r.begin * batch, r.end * batch}, which);
+}
+
+}  // namespace bptt
