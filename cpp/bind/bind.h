@@ -104,6 +104,7 @@ Pulse signals();
 void bind_operations(py::module_&);
 void bind_graph(py::module_&);
 void bind_exclusive(py::module_&);
+void bind_team(py::module_&);
 template <class S>
 void bind_weights(py::module_&);
 template <class S>

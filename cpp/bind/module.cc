@@ -30,6 +30,7 @@ PYBIND11_MODULE(_core, m) {
   bind_operations(m);
   bind_graph(m);
   bind_exclusive(m);
+  bind_team(m);
   bind_weights<float>(m);
   bind_weights<double>(m);
   bind_state<float>(m);

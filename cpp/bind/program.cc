@@ -8,18 +8,28 @@ void bind_program(py::module_& m) {
   py::class_<P>(m, named<S>("Program").c_str(), "A frame unrolled over a window.")
       .def(py::init([](const Graph& graph, Weights<S>& weights, Index frames,
                        const std::vector<Value>& fetches, std::optional<Value> loss,
-                       const std::vector<Value>& wrt, std::uint64_t seed) {
+                       const std::vector<Value>& wrt, std::uint64_t seed, Team* team) {
              return std::make_unique<P>(graph, weights,
-                                        Request{frames, fetches, loss.value_or(-1), wrt, seed});
+                                        Request{frames, fetches, loss.value_or(-1), wrt, seed}, team);
            }),
            py::arg("graph"), py::arg("weights"), py::arg("frames"), py::arg("fetches"),
            py::arg("loss") = std::nullopt, py::arg("wrt") = std::vector<Value>{}, py::arg("seed") = 0,
-           py::keep_alive<1, 3>())
+           py::kw_only(), py::arg("team") = nullptr, py::keep_alive<1, 3>(), py::keep_alive<1, 9>())
       .def_property_readonly("placeholders", &P::placeholders)
       .def_property_readonly("pasts", &P::pasts)
       .def_property_readonly("frames", &P::frames)
       .def_property_readonly("memory", &P::memory)
       .def_property_readonly("stages", &P::stages)
+      .def_property_readonly("shared", &P::shared, "Whether windows are large enough to be shared out.")
+      .def_property_readonly(
+          "deals",
+          [](const P& p) {
+            constexpr const char* names[] = {"whole", "frames", "lanes"};
+            std::vector<std::string> all;
+            for (const Deal& deal : p.deals()) all.emplace_back(names[static_cast<std::size_t>(deal.kind)]);
+            return all;
+          },
+          "How each stage is shared out among threads: whole, by frames or by lanes.")
       .def(
           "feed",
           [](P& p, Value placeholder, const Array<S>& array) {

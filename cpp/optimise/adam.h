@@ -25,11 +25,10 @@ class Adam {
 
   explicit Adam(const Settings& settings) : settings(settings) {}
 
-  /// One step for all weights, in runs that stay in the first cache.
-  void update(Weights<S>& weights) {
-    reserve(weights);
-    ++steps;
-    const double t = static_cast<double>(steps);
+  /// One thread's share of a step for all weights, in runs that stay in the first cache. Whoever asked for it counts it
+  /// in `steps`.
+  void update(Block<S>& weights, Block<S>& gradients, Part part) {
+    const double t = static_cast<double>(steps + 1);
     const double correction1 = 1 - std::pow(settings.beta1, t);
     const double root2 = std::sqrt(1 - std::pow(settings.beta2, t));
     // Algorithm 1 is the other form with epsilon scaled by the correction of sqrt(v).
@@ -38,14 +37,15 @@ class Adam {
     const S beta1 = static_cast<S>(settings.beta1), beta2 = static_cast<S>(settings.beta2);
     const S rest1 = static_cast<S>(1 - settings.beta1), rest2 = static_cast<S>(1 - settings.beta2);
 
-    const Index size = weights.values().size();
+    const Index size = weights.size();
     constexpr Index run = 512;
-    for (Index from = 0; from < size; from += run) {
-      const Index n = std::min(run, size - from);
+    const Index runs = (size + run - 1) / run;
+    for (Index i = part.begin(runs); i < part.end(runs); ++i) {
+      const Index from = i * run, n = std::min(run, size - from);
       const auto row = [&](Block<S>& block) {
         return Eigen::Map<Eigen::Array<S, Eigen::Dynamic, 1>>(block.data() + from, n);
       };
-      auto w = row(weights.writable()), g = row(weights.gradients()), m = row(this->m), v = row(this->v);
+      auto w = row(weights), g = row(gradients), m = row(this->m), v = row(this->v);
       m = beta1 * m + rest1 * g;
       v = beta2 * v + rest2 * g.square();
       w -= rate * m / (v.sqrt() + epsilon);

@@ -1,6 +1,7 @@
 // Consecutive windows of a sequence: feed, forward, backward, clip, update, carry the state on.
 #pragma once
 
+#include <atomic>
 #include <cmath>
 #include <functional>
 #include <sstream>
@@ -43,6 +44,7 @@ struct Training {
   Weights<S>& weights;
   Clip<S> clip;
   Adam<S> optimiser;
+  Block<double> norms = Block<double>();  // for clipping
 
   /// After a forward: backward, clip, update. Throws NonFiniteError, with weights and moments as they were, if the
   /// loss or a gradient is not finite.
@@ -55,17 +57,35 @@ struct Training {
       throw NonFiniteError(message.str());
     }
     program.backward(pulse);
-    const Block<S>& all = weights.gradients();
-    const Eigen::Map<const Eigen::Array<S, Eigen::Dynamic, 1>> g(all.data(), all.size());
-    // 0 times infinity or NaN is NaN.
-    if (!((g * S(0)).sum() == S(0))) refuse_gradient("is not finite");
-    clip(weights.gradients());
-    if (!((g.square() * S(0)).sum() == S(0)))
-      refuse_gradient("has a square that is not finite (clipping would help)");
-    optimiser.update(weights);
+    optimiser.reserve(weights);
+    const Index norms_needed = clip.norms(weights.gradients().size());
+    if (norms.size() != norms_needed) norms = Block<double>(norms_needed);
+    Block<S>& values = weights.writable();
+    std::atomic<int> found = 0;
+    program.together(pulse, [&](Team::Member& member, Pulse&) { update(values, member, found); });
+    ++optimiser.steps;
   }
 
  private:
+  /// One thread's share of it; `found` collects what is not finite.
+  void update(Block<S>& values, Team::Member& member, std::atomic<int>& found) {
+    Block<S>& all = weights.gradients();
+    const Index from = member.part.begin(all.size()), to = member.part.end(all.size());
+    const Eigen::Map<const Eigen::Array<S, Eigen::Dynamic, 1>> g(all.data() + from, to - from);
+    const auto require = [&](bool finite, int kind, const char* why) {
+      if (!finite) found |= kind;
+      member.barrier();
+      if ((found & kind) == 0) return;
+      if (member.first()) refuse_gradient(why);
+      member.barrier();  // where the others leave
+    };
+    // 0 times infinity or NaN is NaN.
+    require((g * S(0)).sum() == S(0), 1, "is not finite");
+    clip(all, norms, member);
+    require((g.square() * S(0)).sum() == S(0), 2, "has a square that is not finite (clipping would help)");
+    optimiser.update(values, all, member.part);
+  }
+
   /// The present window in words: as many came before as there were updates.
   std::string window() const {
     return "window " + std::to_string(optimiser.steps) + " of this training operation, counted from 0,";

@@ -8,7 +8,7 @@
 #include <string>
 #include <utility>
 
-#include "frame/graph.h"
+#include "ops/operation.h"
 
 namespace bptt {
 
@@ -36,7 +36,7 @@ class Block {
 
   S* data() const { return data_.get(); }
   Index size() const { return size_; }
-  void clear() { std::fill_n(data(), size_, S(0)); }
+  void clear(Part part = {}) { std::fill(data() + part.begin(size_), data() + part.end(size_), S(0)); }
 
  private:
   static constexpr std::align_val_t alignment{64};
@@ -68,7 +68,7 @@ class Arena {
   S* at(Index place) const { return block_.data() + place; }
   Index planned() const { return planned_; }
   Index size() const { return block_.size(); }
-  void clear() { block_.clear(); }
+  void clear(Part part = {}) { block_.clear(part); }
 
  private:
   Index planned_ = 0;

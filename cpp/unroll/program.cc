@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <set>
 #include <sstream>
 
 namespace bptt {
@@ -23,12 +24,13 @@ std::size_t at(int index) {
 }  // namespace
 
 template <class S>
-Program<S>::Program(const Graph& graph, Weights<S>& weights, const Request& request)
-    : frames_(request.frames), loss_(request.loss), clock_{request.seed}, weights_(&weights) {
+Program<S>::Program(const Graph& graph, Weights<S>& weights, const Request& request, Team* team)
+    : frames_(request.frames), loss_(request.loss), clock_{request.seed}, weights_(&weights), team_(team) {
   const Plan plan(graph, request);
   weights.freeze({&graph});
   place_values(graph, plan);
   build_operations(graph, plan);
+  deal_stages(graph, plan);
 }
 
 template <class S>
@@ -100,11 +102,16 @@ void Program<S>::build_operations(const Graph& graph, const Plan& plan) {
 
   auto place = places.begin();
   for (const Stage& stage : plan.stages) {
-    RunStage run{{}, stage.stepwise};
+    std::set<const S*> summed;  // gradients of constants that the stage's steps add to
+    RunStage run;
+    run.stepwise = stage.stepwise;
     for (const int n : stage.nodes) {
       const Node& node = graph.nodes()[at(n)];
       operations_.push_back(make(n, Scratch<S>(scratch_.at(*place++))).first);
-      Step step{operations_.back().get(), plan.backward[at(n)], 64, frames_, node.type->name, {}};
+      Step step{.operation = operations_.back().get(),
+                .backward = plan.backward[at(n)],
+                .divides = node.type->divides,
+                .name = node.type->name};
       // A constant factor, a weight above all, meets every lane of the frame; all else is looked at once.
       Index lanes = 1;
       for (const Value v : node.outputs) {
@@ -112,23 +119,84 @@ void Program<S>::build_operations(const Graph& graph, const Plan& plan) {
         step.work += graph.shape(v).size() * node.type->cost;
         lanes = std::max(lanes, graph.shape(v).batch);
       }
-      for (const Value v : node.inputs)
-        step.work += graph.shape(v).size() * (graph.extent(v) == Extent::Constant ? lanes : 1);
-      if (graph.extent(node.outputs.front()) == Extent::Frame)
-        step.piece = std::clamp(Pulse::unseen / step.work, Index{1}, frames_);
+      bool prepares = false;
+      for (const Value v : node.inputs) {
+        const bool constant = graph.extent(v) == Extent::Constant;
+        step.work += graph.shape(v).size() * (constant ? lanes : 1);
+        prepares |= constant;
+        const S* const gradient = tensors_[at(v)].gradient;
+        if (constant && step.backward && gradient) {
+          run.entangled |= !summed.insert(gradient).second;
+          step.accumulates = run.accumulates = true;
+        }
+      }
+      const Extent extent = graph.extent(node.outputs.front());
+      run.grain = step.long_piece = frames_;
+      if (extent == Extent::Frame) {
+        run.grain = std::clamp(Pulse::unseen / step.work, Index{1}, frames_);
+        // The sums of a weight's gradient are read and written for each piece.
+        step.long_piece = std::min(std::max(run.grain, (512 + lanes - 1) / lanes), frames_);
+      }
+      run.loops |= !node.type->loops.empty();
+      run.backward |= step.backward;
+      if (extent == Extent::Constant)
+        constants_ = stages_.size() + 1;
+      else if (prepares)
+        prepared_.push_back(step.operation);
       run.steps.push_back(std::move(step));
     }
+    if (run.stepwise) run.grain = 1;
     stages_.push_back(std::move(run));
+  }
+}
+
+/// What can be shared out, and in which pieces, depends on shapes alone: on no number of threads.
+template <class S>
+void Program<S>::deal_stages(const Graph& graph, const Plan& plan) {
+  // Pieces of the window: enough of them for many threads, and each with enough columns for a product's tiles.
+  constexpr Index most = 32, columns = 96;
+  Index lanes = 1;
+  for (const Stage& stage : plan.stages)
+    for (const int n : stage.nodes)
+      for (const Value v : graph.nodes()[at(n)].outputs) lanes = std::max(lanes, graph.shape(v).batch);
+  const Index piece = std::min(std::max((frames_ + most - 1) / most, (columns + lanes - 1) / lanes), frames_);
+  const Index pieces = (frames_ + piece - 1) / piece;
+
+  Index work = 0;
+  for (std::size_t s = 0; s < stages_.size(); ++s) {
+    RunStage& stage = stages_[s];
+    stage.deal = deal(graph, plan.stages[s], frames_, pieces, sizeof(S));
+    if (stage.deal.kind == Deal::Kind::Whole) continue;
+    for (const Step& step : stage.steps) work += step.work * frames_;
+  }
+  shared_ = work >= (team_ ? team_->least() : Team::worth);
+  for (RunStage& stage : stages_) {
+    if (!shared_) stage.deal = {};
+    if (stage.deal.kind == Deal::Kind::Frames) stage.grain = piece;
+    if (stage.deal.kind == Deal::Kind::Lanes && !stage.loops) stage.grain = 1;
   }
 }
 
 template <class S>
 template <class F>
-void Program<S>::pieces(const Step& step, Pulse& pulse, F&& run) const {
-  for (Index from = 0; from < frames_; from += step.piece) {
-    const Range piece{from, std::min(from + step.piece, frames_)};
-    run(piece);
-    pulse.spend(step.work * piece.size());
+void Program<S>::sweep(const RunStage& stage, Part part, bool back, Pulse& pulse, F&& run) const {
+  if (stage.deal.kind == Deal::Kind::Whole && part.index > 0) return;
+  const Index grain = stage.grain, pieces = (frames_ + grain - 1) / grain;
+  const Part mine = stage.deal.kind == Deal::Kind::Frames ? part : Part{};
+  const Index first = mine.begin(pieces), end = mine.end(pieces);
+  Range range = stage.deal.share(0, 0, part);
+  if (range.lanes == 0) return;
+  for (Index i = first; i < end; ++i) {
+    range.begin = (back ? first + end - 1 - i : i) * grain;
+    range.end = std::min(range.begin + grain, frames_);
+    const auto visit = [&](const Step& step) {
+      run(step, range);
+      pulse.spend(step.work * range.size());
+    };
+    if (back)
+      std::ranges::for_each(Reversed(stage.steps), visit);
+    else
+      std::ranges::for_each(stage.steps, visit);
   }
 }
 
@@ -136,41 +204,75 @@ template <class S>
 void Program<S>::forward(std::uint64_t frame, Pulse& pulse) {
   clock_.frame = frame;
   ++clock_.window;
-  for (const RunStage& stage : stages_) {
-    if (stage.stepwise) {
-      for (Index t = 0; t < frames_; ++t)
-        for (const Step& step : stage.steps) {
-          step.operation->forward({t, t + 1});
-          pulse.spend(step.work);
-        }
-    } else {
-      const Step& step = stage.steps.front();
-      pieces(step, pulse, [&](Range r) { step.operation->forward(r); });
+  together(pulse, [this](Team::Member& member, Pulse& p) { forward(member, p); });
+}
+
+template <class S>
+void Program<S>::forward(Team::Member& member, Pulse& pulse) {
+  if (member.first())
+    for (std::size_t s = 0; s < constants_; ++s) {
+      Operation<S>& operation = *stages_[s].steps.front().operation;
+      operation.prepare();
+      operation.forward({0, frames_});
     }
+  member.barrier();
+  for (Index i = member.part.index; i < std::ssize(prepared_); i += member.part.count)
+    prepared_[static_cast<std::size_t>(i)]->prepare();
+  member.barrier();
+
+  const RunStage* before = nullptr;
+  for (std::size_t s = constants_; s < stages_.size(); ++s) {
+    const RunStage& stage = stages_[s];
+    if (before && !stage.deal.same(before->deal)) member.barrier();
+    before = &stage;
+    sweep(stage, member.part, false, pulse, [](const Step& step, Range r) { step.operation->forward(r); });
   }
 }
 
 template <class S>
 void Program<S>::backward(Pulse& pulse) {
   if (loss_ < 0) throw UsageError("this program was built without a loss");
-  gradients_.clear();
-  weights_->gradients().clear();
+  together(pulse, [this](Team::Member& member, Pulse& p) { backward(member, p); });
+}
+
+template <class S>
+void Program<S>::backward(Team::Member& member, Pulse& pulse) {
   const Tensor<S>& loss = tensor(loss_);
+  gradients_.clear(member.part);
+  weights_->gradients().clear(member.part);
   if (!loss.gradient) return;  // the loss depends on nothing that has a gradient
-  *loss.gradient = S(1);
+  member.barrier();
+  if (member.first()) *loss.gradient = S(1);
+
+  const Deal first;
+  const Deal* since = &first;  // the barrier; null: nothing was done
   for (const RunStage& stage : Reversed(stages_)) {
-    if (stage.stepwise) {
-      for (Index t = frames_ - 1; t >= 0; --t)
-        for (const Step& step : Reversed(stage.steps))
-          if (step.backward) {
-            step.operation->backward({t, t + 1});
-            pulse.spend(step.work);
-          }
-    } else if (const Step& step = stage.steps.front(); step.backward) {
-      pieces(step, pulse, [&](Range r) { step.operation->backward({frames_ - r.end, frames_ - r.begin}); });
-    }
-    for (const Step& step : stage.steps)
-      if (step.backward) pieces(step, pulse, [&](Range r) { step.operation->accumulate(r, {}); });
+    if (!stage.backward) continue;
+    if (since && !stage.deal.same(*since)) member.barrier();
+    since = &stage.deal;
+    sweep(stage, member.part, true, pulse, [](const Step& step, Range r) {
+      if (step.backward) step.operation->backward(r);
+    });
+    if (!stage.accumulates) continue;
+    member.barrier();
+    since = nullptr;
+    accumulate(stage, member, pulse);
+  }
+}
+
+/// No sum is shared by threads: each does some of the numbers of each gradient, or all of some gradients.
+template <class S>
+void Program<S>::accumulate(const RunStage& stage, Team::Member& member, Pulse& pulse) {
+  Index whole = 0;
+  for (const Step& step : Reversed(stage.steps)) {
+    if (!step.accumulates) continue;
+    if (step.divides || whole++ % member.part.count == member.part.index)
+      for (Index from = 0; from < frames_; from += step.long_piece) {
+        const Range piece{from, std::min(from + step.long_piece, frames_)};
+        step.operation->accumulate(piece, step.divides ? member.part : Part{});
+        pulse.spend(step.work * piece.size());
+      }
+    if (stage.entangled) member.barrier();
   }
 }
 
@@ -237,6 +339,13 @@ std::vector<std::pair<std::vector<std::string>, bool>> Program<S>::stages() cons
     all.emplace_back(std::vector<std::string>{}, stage.stepwise);
     for (const Step& step : stage.steps) all.back().first.push_back(step.name);
   }
+  return all;
+}
+
+template <class S>
+std::vector<Deal> Program<S>::deals() const {
+  std::vector<Deal> all;
+  for (const RunStage& stage : stages_) all.push_back(stage.deal);
   return all;
 }
 

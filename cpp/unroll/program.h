@@ -3,6 +3,11 @@
 // Memory. A value with one matrix per frame has T of them, one after the other. A recurrence has T + 1: frame
 // 0 is the state that came in, the named value at t stands in frame t + 1, and the past value at t is frame t
 // of the same buffer. Gradients are laid out alike, so a step back through time moves no numbers.
+//
+// Threads. All threads of a team walk over the same stages, each with its share of the frames or lanes; `deal.h` says
+// which. Where one stage's share is not the next one's, they wait for one another; never inside a loop over time. What is
+// shared out, and in which pieces, depends on the program alone, so that results do not depend on how many threads there
+// are.
 #pragma once
 
 #include <memory>
@@ -11,9 +16,11 @@
 
 #include "ops/operation.h"
 #include "unroll/arena.h"
+#include "unroll/deal.h"
 #include "unroll/plan.h"
 #include "unroll/pulse.h"
 #include "unroll/state.h"
+#include "unroll/team.h"
 #include "unroll/weights.h"
 
 namespace bptt {
@@ -21,8 +28,8 @@ namespace bptt {
 template <class S>
 class Program {
  public:
-  /// The weights must outlive the program; the graph need not.
-  Program(const Graph&, Weights<S>&, const Request&);
+  /// The weights and the team, if there is one, must outlive the program; the graph need not.
+  Program(const Graph&, Weights<S>&, const Request&, Team* = nullptr);
   Program(const Program&) = delete;
   Program& operator=(const Program&) = delete;
 
@@ -36,6 +43,14 @@ class Program {
   /// Copies the state that comes in, or out after the last frame.
   void load(const State<S>&);
   void store(State<S>&) const;
+
+  /// Calls f(member, pulse) in all threads of the team if windows are large enough, else in this one.
+  template <class F>
+  void together(Pulse& pulse, F&& f) {
+    if (shared_ && team_ && team_->size() > 1) return team_->run(pulse, f);
+    Team::Member alone;
+    f(alone, pulse);
+  }
 
   /// Where a value of the graph lives; throws UsageError if this program does not compute it.
   const Tensor<S>& tensor(Value) const;
@@ -56,20 +71,32 @@ class Program {
   std::size_t memory() const;
   /// The names of each stage's operations, and whether it is stepwise.
   std::vector<std::pair<std::vector<std::string>, bool>> stages() const;
+  /// How each stage is shared out among threads.
+  std::vector<Deal> deals() const;
+  /// Whether windows are large enough to be shared out.
+  bool shared() const { return shared_; }
 
  private:
   /// One operation as it is run.
   struct Step {
     Operation<S>* operation;
-    bool backward;  // it is on the way from the loss
-    Index work;     // for one frame, roughly, in multiplications
-    Index piece;    // how many frames it is given at once
+    bool backward = false;     // it is on the way from the loss
+    bool accumulates = false;  // it adds to gradients of constants
+    bool divides = false;      // and does the share of that that it is asked for
+    Index work = 64;           // for one frame, roughly, in multiplications
+    Index long_piece = 1;      // how many frames accumulate is given at once
     std::string name;
-    std::vector<Tensor<S>> outputs;
+    std::vector<Tensor<S>> outputs = {};
   };
   struct RunStage {
-    std::vector<Step> steps;
-    bool stepwise;
+    std::vector<Step> steps = {};
+    bool stepwise = false;
+    bool loops = false;        // its operation steps through time by itself
+    bool backward = false;     // one of the steps has a backward
+    bool accumulates = false;  // one of them does
+    bool entangled = false;    // two of them add to the same gradient
+    Index grain = 1;           // how many frames it is given at once
+    Deal deal = {};
   };
   struct Carried {
     std::string name;
@@ -81,20 +108,29 @@ class Program {
   /// Operations in running order, each with its private memory.
   void build_operations(const Graph&, const Plan&);
   const Carried& carried(const std::string& name) const;
-  /// Calls run with pieces of the window, one after the other, none of them long.
+  /// Decides what is shared out among threads.
+  void deal_stages(const Graph&, const Plan&);
+  /// One thread's share of a stage. run(step, range) for what it has to do, in order.
   template <class F>
-  void pieces(const Step&, Pulse&, F&& run) const;
+  void sweep(const RunStage&, Part, bool back, Pulse&, F&& run) const;
+  void forward(Team::Member&, Pulse&);
+  void backward(Team::Member&, Pulse&);
+  void accumulate(const RunStage&, Team::Member&, Pulse&);
 
   Index frames_;
   Value loss_;
   Clock clock_;
   Weights<S>* weights_;
+  Team* team_;
+  bool shared_ = false;
   Arena<S> values_, gradients_, scratch_;
   std::vector<Tensor<S>> tensors_;  // by value; those not computed have no memory
   std::vector<Value> placeholders_;
   std::vector<Carried> carried_;
   std::vector<std::unique_ptr<Operation<S>>> operations_;
   std::vector<RunStage> stages_;
+  std::size_t constants_ = 0;            // so many of them, the first, compute constants
+  std::vector<Operation<S>*> prepared_;  // of the others, those that have constant inputs
 };
 
 extern template class Program<float>;

@@ -107,6 +107,10 @@ std::vector<Stage> schedule(const Graph& graph, const std::vector<bool>& wanted)
         nodes.size() > 1 || depends_on_itself(graph, graph.nodes()[static_cast<std::size_t>(nodes[0])]);
     stages.push_back({std::move(nodes), stepwise});
   }
+  std::ranges::stable_partition(stages, [&](const Stage& stage) {
+    const Node& node = graph.nodes()[static_cast<std::size_t>(stage.nodes[0])];
+    return graph.extent(node.outputs[0]) == Extent::Constant;
+  });
   return stages;
 }
 

@@ -16,7 +16,8 @@ struct Stage {
   bool stepwise;
 };
 
-/// The stages that compute the wanted values, each after those it depends on (recurrences included).
+/// The stages that compute the wanted values, each after those it depends on (recurrences included); those of constants
+/// first.
 std::vector<Stage> schedule(const Graph&, const std::vector<bool>& wanted);
 
 }  // namespace bptt

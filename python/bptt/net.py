@@ -27,6 +27,7 @@ class Net:
         seed: of noise and of initial weights.
         weights: shared by both modes and by all programs.
         exclusive: entered by every method that computes or touches numbers: one thread at a time.
+        team: the threads that share large windows.
         traces: by mode.
         states: by mode, with the mode's frame counter.
         next_frame: where in its data the next window of `fit` begins.
@@ -34,11 +35,12 @@ class Net:
             or copied, and the operation not made anew yet.
     """
 
-    def __init__(self, numerics: Numerics, seed: int) -> None:
+    def __init__(self, numerics: Numerics, seed: int, threads: int = 1) -> None:
         self.numerics = numerics
         self.seed = seed
         self.weights = numerics.Weights()
         self.exclusive = _core.Exclusive()
+        self.team = _core.Team(threads)
         self.traces: dict[str, Trace] = {}
         self.states: dict[str, State] = {}
         self.next_frame = 0
@@ -51,7 +53,7 @@ class Net:
         Programs are compiled anew when they are asked for. Training operations are kept as saved
         ones; those that are copied along with the net take them up (`TrainingOperation`).
         """
-        net = Net(self.numerics, self.seed)
+        net = Net(self.numerics, self.seed, self.team.threads)
         memo[id(self)] = net
         with self.exclusive:
             for name in self.weights.names:
@@ -111,7 +113,14 @@ class Net:
         """
         try:
             return self.numerics.Program(
-                trace.graph, self.weights, frames, list(fetches), loss, list(wrt), self.seed
+                trace.graph,
+                self.weights,
+                frames,
+                list(fetches),
+                loss,
+                list(wrt),
+                self.seed,
+                team=self.team,
             )
         except MemoryError as error:
             raise MemoryError(
