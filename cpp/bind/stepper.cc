@@ -1,4 +1,5 @@
 #include "bind/bind.h"
+#include "unroll/carry.h"
 #include "unroll/exclusive.h"
 
 namespace bptt::bind {
@@ -9,7 +10,7 @@ template <class S>
 class Stepper {
  public:
   Stepper(Program<S>& program, State<S>& state, Exclusive& exclusive, std::vector<Value> outputs)
-      : program_(program), state_(state), exclusive_(exclusive), outputs_(std::move(outputs)) {
+      : program_(program), carry_(program, state), exclusive_(exclusive), outputs_(std::move(outputs)) {
     for (const Value v : outputs_) program.tensor(v);  // throws if it is not computed
   }
 
@@ -17,10 +18,9 @@ class Stepper {
     const Inside inside{exclusive_};
     for (const Value v : program_.placeholders())
       require_finite(program_.tensor(v).values(0), "an input of the step");
-    program_.load(state_);
-    program_.forward(state_.frame, pulse_);
-    program_.store(state_);
-    ++state_.frame;
+    carry_.load();
+    program_.forward(carry_.frame(), pulse_);
+    carry_.store();
   }
 
   /// Live (features, batch) views that keep `owner` alive.
@@ -52,7 +52,7 @@ class Stepper {
   }
 
   Program<S>& program_;
-  State<S>& state_;
+  Carry<S> carry_;
   Exclusive& exclusive_;
   std::vector<Value> outputs_;
   Pulse pulse_;  // a frame is short

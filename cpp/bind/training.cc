@@ -70,7 +70,7 @@ std::vector<py::array_t<S>> predict_frames(Program<S>& program, State<S>& state,
   }
   const py::gil_scoped_release release;
   Pulse pulse = signals();
-  predict<S>(
+  predict(
       program, state, all, windows,
       [&](Index w) {
         for (const auto& [from, to] : copies)

@@ -3,13 +3,12 @@
 
 #include <atomic>
 #include <cmath>
-#include <functional>
 #include <sstream>
 #include <vector>
 
 #include "optimise/adam.h"
 #include "optimise/clip.h"
-#include "unroll/program.h"
+#include "unroll/carry.h"
 
 namespace bptt {
 
@@ -119,15 +118,14 @@ void feed(Program<S>& program, const std::vector<Sequence<S>>& data, Index start
 /// One window from frame `start` of the data on: feed, run, carry the state. `middle` is called between the run and
 /// the carrying; if it throws, or the pulse does, state and counter are those before the window.
 template <class S, class F>
-void run_window(Program<S>& program, State<S>& state, const std::vector<Sequence<S>>& data, Index start,
+void run_window(Program<S>& program, const Carry<S>& carry, const std::vector<Sequence<S>>& data, Index start,
                 Pulse& pulse, F&& middle) {
   feed(program, data, start);
-  program.load(state);
-  program.forward(state.frame, pulse);
+  carry.load();
+  program.forward(carry.frame(), pulse);
   pulse.spend(256);
   middle();
-  program.store(state);
-  state.frame += static_cast<std::uint64_t>(program.frames());
+  carry.store();
 }
 
 /// Runs as many windows as `losses` has room for, from frame `start` on, and writes the loss of each. Without
@@ -135,19 +133,21 @@ void run_window(Program<S>& program, State<S>& state, const std::vector<Sequence
 template <class S>
 void fit(Program<S>& program, State<S>& state, Training<S>* training, const std::vector<Sequence<S>>& data,
          Index start, std::vector<S>& losses, Pulse& pulse) {
+  const Carry<S> carry(program, state);
   for (std::size_t window = 0; window < losses.size(); ++window)
-    run_window(program, state, data, start + static_cast<Index>(window) * program.frames(), pulse, [&] {
+    run_window(program, carry, data, start + static_cast<Index>(window) * program.frames(), pulse, [&] {
       losses[window] = program.loss();
       if (training) training->step(program, pulse);
     });
 }
 
 /// Runs windows one after the other, and hands each to `collect`.
-template <class S>
+template <class S, class F>
 void predict(Program<S>& program, State<S>& state, const std::vector<Sequence<S>>& data, Index windows,
-             const std::function<void(Index)>& collect, Pulse& pulse) {
+             F&& collect, Pulse& pulse) {
+  const Carry<S> carry(program, state);
   for (Index window = 0; window < windows; ++window)
-    run_window(program, state, data, window * program.frames(), pulse, [&] { collect(window); });
+    run_window(program, carry, data, window * program.frames(), pulse, [&] { collect(window); });
 }
 
 }  // namespace bptt

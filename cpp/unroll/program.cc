@@ -277,16 +277,6 @@ void Program<S>::accumulate(const RunStage& stage, Team::Member& member, Pulse& 
 }
 
 template <class S>
-void Program<S>::load(const State<S>& state) {
-  for (const Carried& c : carried_) c.window.values(0) = state.at(c.name);
-}
-
-template <class S>
-void Program<S>::store(State<S>& state) const {
-  for (const Carried& c : carried_) state.at(c.name) = c.window.values(frames_);
-}
-
-template <class S>
 const Tensor<S>& Program<S>::tensor(Value v) const {
   if (v < 0 || at(v) >= tensors_.size() || !tensors_[at(v)].value)
     throw UsageError("this program does not compute value " + std::to_string(v));

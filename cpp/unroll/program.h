@@ -19,7 +19,6 @@
 #include "unroll/deal.h"
 #include "unroll/plan.h"
 #include "unroll/pulse.h"
-#include "unroll/state.h"
 #include "unroll/team.h"
 #include "unroll/weights.h"
 
@@ -39,10 +38,6 @@ class Program {
   /// Zeroes all gradients, then computes those of the loss, weights' included, for the window of the last
   /// forward.
   void backward(Pulse&);
-
-  /// Copies the state that comes in, or out after the last frame.
-  void load(const State<S>&);
-  void store(State<S>&) const;
 
   /// Calls f(member, pulse) in all threads of the team if windows are large enough, else in this one.
   template <class F>

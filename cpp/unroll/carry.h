@@ -1,0 +1,55 @@
+// The way of the recurrent state into a program and out of it again, its places looked up once for many windows.
+#pragma once
+
+#include <vector>
+
+#include "unroll/program.h"
+#include "unroll/state.h"
+
+namespace bptt {
+
+/// Both must outlive it.
+template <class S>
+class Carry {
+ public:
+  Carry(const Program<S>& program, State<S>& state) : state_(state), frames_(program.frames()) {
+    for (const std::string& name : program.pasts()) {
+      auto outside = state.at(name), first = program.first(name), last = program.last(name);
+      if (outside.rows() != first.rows() || outside.cols() != first.cols())
+        throw ShapeError("the state '" + name + "' has another shape than in the program");
+      ways_.push_back({outside.data(), first.data(), last.data(), outside.size()});
+    }
+  }
+
+  /// The number of the next window's first frame.
+  std::uint64_t frame() const { return state_.frame; }
+
+  /// Before a window's forward.
+  void load() const {
+    for (const Way& way : ways_) copy(way.outside, way.first, way.size);
+  }
+
+  /// After it: the state is that of the window's last frame, and the frames have gone by.
+  void store() const {
+    for (const Way& way : ways_) copy(way.last, way.outside, way.size);
+    state_.frame += static_cast<std::uint64_t>(frames_);
+  }
+
+ private:
+  struct Way {
+    S *outside, *first, *last;
+    Index size;
+  };
+
+  /// In line: a state is often shorter than a call is long.
+  static void copy(const S* from, S* to, Index size) {
+    using Flat = Eigen::Array<S, Eigen::Dynamic, 1>;
+    Eigen::Map<Flat>(to, size) = Eigen::Map<const Flat>(from, size);
+  }
+
+  State<S>& state_;
+  Index frames_;
+  std::vector<Way> ways_;
+};
+
+}  // namespace bptt
