@@ -98,6 +98,30 @@ py::array_t<S> to_numpy(const Tensor<S>& tensor, Index frames) {
   return array;
 }
 
+/// Sets the Python error that a C++ exception stands for, if it is one of the core's; throws it again, if not.
+void set_error(std::exception_ptr);
+
+/// For functions that pybind11 does not wrap: what f returns, or null and the Python error for what it throws.
+template <class F>
+PyObject* guarded(F&& f) {
+  try {
+    try {
+      return f();
+    } catch (...) {
+      set_error(std::current_exception());
+    }
+  } catch (py::error_already_set& error) {
+    error.restore();
+  } catch (const py::builtin_exception& error) {
+    error.set_error();
+  } catch (const std::bad_alloc& error) {
+    PyErr_SetString(PyExc_MemoryError, error.what());
+  } catch (const std::exception& error) {
+    PyErr_SetString(PyExc_RuntimeError, error.what());
+  }
+  return nullptr;
+}
+
 /// A pulse at which Python's signal handlers run: Ctrl-C stops a long call. For use without the GIL.
 Pulse signals();
 
@@ -113,7 +137,6 @@ template <class S>
 void bind_program(py::module_&);
 template <class S>
 void bind_training(py::module_&);
-template <class S>
 void bind_stepper(py::module_&);
 
 }  // namespace bptt::bind

@@ -11,21 +11,23 @@ void raise(const char* name, const std::exception& error) {
 
 }  // namespace
 
+void bptt::bind::set_error(std::exception_ptr pointer) {
+  try {
+    if (pointer) std::rethrow_exception(pointer);
+  } catch (const bptt::ShapeError& error) {
+    raise("ShapeError", error);
+  } catch (const bptt::UsageError& error) {
+    raise("UsageError", error);
+  } catch (const bptt::NonFiniteError& error) {
+    raise("NonFiniteError", error);
+  }
+}
+
 PYBIND11_MODULE(_core, m) {
   using namespace bptt::bind;
   m.doc() = "The C++ core of bptt: graphs, programs, weights, state and training. Use the package, not this.";
 
-  py::register_local_exception_translator([](std::exception_ptr pointer) {
-    try {
-      if (pointer) std::rethrow_exception(pointer);
-    } catch (const bptt::ShapeError& error) {
-      raise("ShapeError", error);
-    } catch (const bptt::UsageError& error) {
-      raise("UsageError", error);
-    } catch (const bptt::NonFiniteError& error) {
-      raise("NonFiniteError", error);
-    }
-  });
+  py::register_local_exception_translator(set_error);
 
   bind_operations(m);
   bind_graph(m);
@@ -39,6 +41,5 @@ PYBIND11_MODULE(_core, m) {
   bind_program<double>(m);
   bind_training<float>(m);
   bind_training<double>(m);
-  bind_stepper<float>(m);
-  bind_stepper<double>(m);
+  bind_stepper(m);
 }

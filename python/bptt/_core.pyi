@@ -6,7 +6,7 @@ import collections.abc
 import numpy
 import numpy.typing
 import typing
-__all__: list[str] = ['Adam32', 'Adam64', 'Clip32', 'Clip64', 'Example', 'Exclusive', 'Graph', 'Operation', 'Program32', 'Program64', 'State32', 'State64', 'Stepper32', 'Stepper64', 'Training32', 'Training64', 'Weights32', 'Weights64', 'fit', 'operations', 'philox4x32', 'predict']
+__all__: list[str] = ['Adam32', 'Adam64', 'Clip32', 'Clip64', 'Example', 'Exclusive', 'Graph', 'Operation', 'Program32', 'Program64', 'State32', 'State64', 'Stepper', 'Training32', 'Training64', 'Weights32', 'Weights64', 'fit', 'operations', 'philox4x32', 'predict']
 class Example:
     """
     A way to call an operation, for tests.
@@ -333,34 +333,30 @@ class Training64:
     @steps.setter
     def steps(self, arg1: typing.SupportsInt | typing.SupportsIndex) -> None:
         ...
-class Stepper32:
+class Stepper:
     """
     One frame a call.
     """
-    def __call__(self) -> None:
-        ...
-    def __init__(self, program: Program32, state: State32, exclusive: Exclusive, outputs: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex]) -> None:
-        ...
-    @property
-    def inputs(self) -> list[numpy.typing.NDArray[numpy.float32]]:
-        ...
-    @property
-    def outputs(self) -> list[numpy.typing.NDArray[numpy.float32]]:
-        ...
-class Stepper64:
-    """
-    One frame a call.
-    """
-    def __call__(self) -> None:
-        ...
-    def __init__(self, program: Program64, state: State64, exclusive: Exclusive, outputs: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex]) -> None:
-        ...
-    @property
-    def inputs(self) -> list[numpy.typing.NDArray[numpy.float64]]:
-        ...
-    @property
-    def outputs(self) -> list[numpy.typing.NDArray[numpy.float64]]:
-        ...
+    def __call__(self, *args, **kwargs):
+        """
+        Call self as a function.
+        """
+    def next(self, values: typing.Any) -> numpy.typing.NDArray[numpy.float32]:
+        """
+        One frame: takes the values, or has them fed by the method `feed`; returns a copy of the last output.
+        """
+    def next_all(self, values: typing.Any) -> list[numpy.typing.NDArray[numpy.float32]]:
+        """
+        The same; returns copies of all outputs.
+        """
+    def open(self, program: Program32, state: State32, exclusive: Exclusive, inputs: list[tuple[int, str]], outputs: list[int]) -> tuple[tuple[numpy.typing.NDArray[numpy.float32], ...], tuple[numpy.typing.NDArray[numpy.float32], ...]]:
+        """
+        Begins: inputs, each with what an error calls it, and outputs become live arrays. Programs of either precision.
+        """
+    def take(self, values: typing.Any) -> bool:
+        """
+        Copies a list or tuple of one value for each input, if all are the usual arrays and numbers.
+        """
 @typing.overload
 def fit(program: Program32, state: State32, training: Training32 | None, data: collections.abc.Sequence[typing.Annotated[numpy.typing.ArrayLike, numpy.float32]], start: typing.SupportsInt | typing.SupportsIndex, steps: typing.SupportsInt | typing.SupportsIndex) -> numpy.typing.NDArray[numpy.float32]:
     """

@@ -87,7 +87,7 @@ class BPTT:
         self._trace: Trace | None = None
         self._built: Net | None = None
         self._plans: dict[tuple[int, ...], fetching.Plan] = {}
-        self._steppers: dict[tuple[Symbol, ...] | None, Stepper] = {}
+        self._steppers: dict[tuple[int, ...] | None, Stepper] = {}
 
     @property
     def trace(self) -> Trace:
@@ -553,16 +553,11 @@ class BPTT:
             UsageError: another number of inputs; outputs that are no shallow symbols.
             NonFiniteError: an input holds NaN or infinity.
         """
-        key = None if outputs is None else tuple(arrays.listed(outputs, "outputs"))
-        with self._net.exclusive:  # as @alone does, without a call more
-            stepper = self._steppers.get(key)
-            if stepper is None:
-                stepper = self._steppers[key] = self.stepper(outputs=outputs)
-            stepper.feed(inputs)
-            stepper()
-            if outputs is None:
-                return stepper.output.copy()
-            return [output.copy() for output in stepper.outputs]
+        key = None if outputs is None else tuple(map(id, arrays.listed(outputs, "outputs")))
+        stepper = self._steppers.get(key)
+        if stepper is None:
+            stepper = self._steppers[key] = self.stepper(outputs=outputs)
+        return stepper.next(inputs) if outputs is None else stepper.next_all(inputs)
 
     @alone
     def stepper(

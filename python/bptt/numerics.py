@@ -40,4 +40,3 @@ class Numerics:
         self.Adam: type[_core.Adam32] = getattr(_core, "Adam" + bits)
         self.Clip: type[_core.Clip32] = getattr(_core, "Clip" + bits)
         self.Training: type[_core.Training32] = getattr(_core, "Training" + bits)
-        self.Stepper: type[_core.Stepper32] = getattr(_core, "Stepper" + bits)

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
-import numpy as np
 import numpy.typing as npt
 
 from bptt import _core, arrays
-from bptt.errors import NonFiniteError, UsageError
+from bptt.errors import UsageError
 from bptt.net import Net, matched
 from bptt.numerics import Array, State
 from bptt.symbol import Symbol
@@ -27,10 +26,12 @@ def predict(
     return _core.predict(program, net.states[trace.depth], streams, wanted)
 
 
-class Stepper:
+class Stepper(_core.Stepper):
     """The streaming call without any conversion: fill the inputs, call it, read the output.
 
-    Made by `BPTT.stepper`. One call is one frame: the state goes one frame on.
+    Made by `BPTT.stepper`. One call is one frame: the state goes one frame on. It raises
+    `NonFiniteError`, with nothing computed, when an input holds NaN or infinity. The core's class
+    below makes the call; nothing of it is written in Python.
 
     Attributes:
         inputs: writable live arrays ``(features, batch)``, one for each placeholder that the
@@ -53,28 +54,20 @@ class Stepper:
     ) -> None:
         wanted = _outputs(net, trace, outputs)
         program = net.new_program(trace, 1, [*wanted, *trace.carried(wanted)])
-        self._advance = net.numerics.Stepper(program, state, net.exclusive, wanted)
         self._symbols = trace.inputs(wanted)
-        live = dict(zip(program.placeholders, self._advance.inputs, strict=True))
-        self.inputs: tuple[Array, ...] = tuple(live[symbol.id] for symbol in self._symbols)
-        self.outputs: tuple[Array, ...] = tuple(self._advance.outputs)
-        self.output: Array = self.outputs[-1]
+        fed = [(symbol.id, _called(symbol)) for symbol in self._symbols]
+        live = self.open(program, state, net.exclusive, fed, wanted)
+        self.inputs: tuple[Array, ...] = live[0]
+        self.outputs: tuple[Array, ...] = live[1]
+        self.output: Array = live[1][-1]
         self.state = StateView(net, state)
         self._dtype = net.numerics.dtype
-        self._views = [(view, view.shape) for view in self.inputs]
+        self._wanted = tuple(outputs or ())  # stay alive: `BPTT.step` knows them by their ids
 
-    def __call__(self) -> None:
-        """Compute one frame from the inputs and carry the state.
+    if TYPE_CHECKING:  # at run time it is the core's
 
-        Raises:
-            NonFiniteError: an input holds NaN or infinity; nothing was computed then.
-        """
-        try:
-            self._advance()
-        except NonFiniteError:  # the core sees that there is one
-            for symbol, view in zip(self._symbols, self.inputs, strict=True):
-                arrays.finite(view, f"the input {symbol.name!r}")
-            raise
+        def __call__(self) -> None:
+            """Compute one frame from the inputs and carry the state."""
 
     def __reduce_ex__(self, protocol: object) -> NoReturn:
         raise UsageError(
@@ -89,17 +82,15 @@ class Stepper:
             ShapeError: an array of another shape; the inputs before it are overwritten.
             UsageError: no list, another number of arrays, or no numbers.
         """
-        plain = values.__class__ is tuple or values.__class__ is list
-        if not plain or len(values) != len(self._views):
-            matched(self._symbols, values)
-        for (view, shape), array in zip(self._views, values, strict=True):
-            if (
-                array.__class__ is not np.ndarray
-                or array.shape != shape
-                or array.dtype != self._dtype
-            ):
-                array = arrays.conform(array, shape, self._dtype, "the input of a step")
-            view[...] = array
+        if self.take(values):  # the usual arrays and numbers need nothing of numpy
+            return
+        matched(self._symbols, values)
+        for symbol, view, value in zip(self._symbols, self.inputs, values, strict=True):
+            view[...] = arrays.conform(value, symbol.shape, self._dtype, _called(symbol))
+
+
+def _called(symbol: Symbol) -> str:
+    return f"the input {symbol.name!r}"
 
 
 def _outputs(net: Net, trace: Trace, outputs: Sequence[Symbol] | None) -> list[int]:
