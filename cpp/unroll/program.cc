@@ -73,7 +73,8 @@ void Program<S>::place_values(const Graph& graph, const Plan& plan) {
     tensor.shape = signature.shape;
     tensor.extent = signature.extent;
     tensor.outer = signature.shape.features;
-    tensor.version = &clock_.window;
+    static constexpr std::uint64_t never = 0;
+    tensor.version = source == Source::Constant ? &never : &clock_.window;
     if (source == Source::Constant)
       std::ranges::transform(graph.constants()[at(origin)], tensor.value,
                              [](double x) { return static_cast<S>(x); });

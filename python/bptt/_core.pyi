@@ -6,7 +6,7 @@ import collections.abc
 import numpy
 import numpy.typing
 import typing
-__all__: list[str] = ['Adam32', 'Adam64', 'Clip32', 'Clip64', 'Example', 'Exclusive', 'Graph', 'Operation', 'Program32', 'Program64', 'State32', 'State64', 'Stepper', 'Training32', 'Training64', 'Weights32', 'Weights64', 'fit', 'operations', 'philox4x32', 'predict']
+__all__: list[str] = ['Adam32', 'Adam64', 'Clip32', 'Clip64', 'Example', 'Exclusive', 'Graph', 'Operation', 'Program32', 'Program64', 'State32', 'State64', 'Stepper', 'Team', 'Training32', 'Training64', 'Weights32', 'Weights64', 'fit', 'operations', 'philox4x32', 'predict']
 class Example:
     """
     A way to call an operation, for tests.
@@ -77,6 +77,22 @@ class Exclusive:
         ...
     def __init__(self) -> None:
         ...
+class Team:
+    """
+    The threads that share the large windows of a net.
+    """
+    def __init__(self, threads: typing.SupportsInt | typing.SupportsIndex, least: typing.SupportsInt | typing.SupportsIndex = 4194304) -> None:
+        ...
+    @property
+    def least(self) -> int:
+        """
+        Work of a window's forward, in multiplications, from which on it is shared out.
+        """
+    @property
+    def threads(self) -> int:
+        """
+        So many at most, the caller's included.
+        """
 class Weights32:
     """
     All weights of a net, and their gradients.
@@ -171,7 +187,7 @@ class Program32:
     """
     A frame unrolled over a window.
     """
-    def __init__(self, graph: Graph, weights: Weights32, frames: typing.SupportsInt | typing.SupportsIndex, fetches: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex], loss: typing.SupportsInt | typing.SupportsIndex | None = None, wrt: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex] = [], seed: typing.SupportsInt | typing.SupportsIndex = 0) -> None:
+    def __init__(self, graph: Graph, weights: Weights32, frames: typing.SupportsInt | typing.SupportsIndex, fetches: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex], loss: typing.SupportsInt | typing.SupportsIndex | None = None, wrt: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex] = [], seed: typing.SupportsInt | typing.SupportsIndex = 0, *, team: Team = None) -> None:
         ...
     def backward(self) -> None:
         ...
@@ -190,6 +206,11 @@ class Program32:
     def value(self, value: typing.SupportsInt | typing.SupportsIndex) -> numpy.typing.NDArray[numpy.float32]:
         ...
     @property
+    def deals(self) -> list[str]:
+        """
+        How each stage is shared out among threads: whole, by frames or by lanes.
+        """
+    @property
     def frames(self) -> int:
         ...
     @property
@@ -202,13 +223,18 @@ class Program32:
     def placeholders(self) -> list[int]:
         ...
     @property
+    def shared(self) -> bool:
+        """
+        Whether windows are large enough to be shared out.
+        """
+    @property
     def stages(self) -> list[tuple[list[str], bool]]:
         ...
 class Program64:
     """
     A frame unrolled over a window.
     """
-    def __init__(self, graph: Graph, weights: Weights64, frames: typing.SupportsInt | typing.SupportsIndex, fetches: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex], loss: typing.SupportsInt | typing.SupportsIndex | None = None, wrt: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex] = [], seed: typing.SupportsInt | typing.SupportsIndex = 0) -> None:
+    def __init__(self, graph: Graph, weights: Weights64, frames: typing.SupportsInt | typing.SupportsIndex, fetches: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex], loss: typing.SupportsInt | typing.SupportsIndex | None = None, wrt: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex] = [], seed: typing.SupportsInt | typing.SupportsIndex = 0, *, team: Team = None) -> None:
         ...
     def backward(self) -> None:
         ...
@@ -227,6 +253,11 @@ class Program64:
     def value(self, value: typing.SupportsInt | typing.SupportsIndex) -> numpy.typing.NDArray[numpy.float64]:
         ...
     @property
+    def deals(self) -> list[str]:
+        """
+        How each stage is shared out among threads: whole, by frames or by lanes.
+        """
+    @property
     def frames(self) -> int:
         ...
     @property
@@ -238,6 +269,11 @@ class Program64:
     @property
     def placeholders(self) -> list[int]:
         ...
+    @property
+    def shared(self) -> bool:
+        """
+        Whether windows are large enough to be shared out.
+        """
     @property
     def stages(self) -> list[tuple[list[str], bool]]:
         ...
