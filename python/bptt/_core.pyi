@@ -187,7 +187,7 @@ class Program32:
     """
     A frame unrolled over a window.
     """
-    def __init__(self, graph: Graph, weights: Weights32, frames: typing.SupportsInt | typing.SupportsIndex, fetches: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex], loss: typing.SupportsInt | typing.SupportsIndex | None = None, wrt: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex] = [], seed: typing.SupportsInt | typing.SupportsIndex = 0, *, team: Team = None) -> None:
+    def __init__(self, graph: Graph, weights: Weights32, frames: typing.SupportsInt | typing.SupportsIndex, fetches: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex], loss: typing.SupportsInt | typing.SupportsIndex | None = None, wrt: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex] = [], seed: typing.SupportsInt | typing.SupportsIndex = 0, *, team: Team | None = None) -> None:
         ...
     def backward(self) -> None:
         ...
@@ -234,7 +234,7 @@ class Program64:
     """
     A frame unrolled over a window.
     """
-    def __init__(self, graph: Graph, weights: Weights64, frames: typing.SupportsInt | typing.SupportsIndex, fetches: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex], loss: typing.SupportsInt | typing.SupportsIndex | None = None, wrt: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex] = [], seed: typing.SupportsInt | typing.SupportsIndex = 0, *, team: Team = None) -> None:
+    def __init__(self, graph: Graph, weights: Weights64, frames: typing.SupportsInt | typing.SupportsIndex, fetches: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex], loss: typing.SupportsInt | typing.SupportsIndex | None = None, wrt: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex] = [], seed: typing.SupportsInt | typing.SupportsIndex = 0, *, team: Team | None = None) -> None:
         ...
     def backward(self) -> None:
         ...
