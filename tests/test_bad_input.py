@@ -833,6 +833,15 @@ NO_DTYPES = [
     Wrong(str(dtype), dtype, message="float32 or float64")
     for dtype in ("float16", "int32", "complex64", "f4,f4", "no dtype", None, 5, [], {}, object)
 ]
+
+
+class Thing:
+    """An object whose text is the same in every process, as the names of tests should be."""
+
+    def __str__(self):
+        return "an object"
+
+
 SHAPES = [
     Wrong(str(shape), shape, bptt.ShapeError, "features, batch")
     for shape in (
@@ -847,7 +856,7 @@ SHAPES = [
         (1.5, 1),
         ("a", 1),
         {},
-        object(),
+        Thing(),
     )
 ]
 HUGE = [
@@ -986,7 +995,7 @@ WRONG: dict[str, list[Wrong]] = {
         Wrong(str(number), number, bptt.NonFiniteError, "placeholder_0")
         for number in (np.nan, np.inf, -np.inf)
     ],
-    "path": [Wrong(str(path), path, bptt.BpttError) for path in (None, 5.5, [], object())]
+    "path": [Wrong(str(path), path, bptt.BpttError) for path in (None, 5.5, [], Thing())]
     + [
         Wrong("empty", "", bptt.BpttError),
         Wrong("with a zero", "a\0b", bptt.BpttError),
