@@ -618,6 +618,22 @@ def other_places() -> Iterator[Place]:
     yield place("load", "path", "path", lambda s, v: bptt.load(v, frame))
     yield place("load", "path", "no file", lambda s, v: bptt.load(v, frame))
 
+    # Searches
+    def build(seed: int) -> tuple[bptt.BPTT, float]:
+        return Subject().bp, 1.0
+
+    yield place("search", "build", "function", lambda s, v: bptt.search(v, [0], jobs=1))
+    yield place("search", "candidates", "candidates", lambda s, v: bptt.search(build, v, jobs=1))
+    for argument, low in (("jobs", 1), ("retries", 0)):
+        yield place(
+            "search",
+            argument,
+            "integer",
+            lambda s, v, a=argument: bptt.search(build, [0], **{"jobs": 1, a: v}),
+            low,
+        )
+    yield place("search", "bar", "number or none", lambda s, v: bptt.search(build, [0], bar=v, jobs=1))
+
     # The origin's task
     yield place("palindrome.palindrome", "step", "integer", lambda s, v: palindrome.palindrome(v))
     yield place("palindrome.data", "frames", "integer", lambda s, v: palindrome.data(v), 0)
@@ -866,6 +882,7 @@ HUGE = [
 
 WRONG: dict[str, list[Wrong]] = {
     "number": NO_NUMBERS,
+    "number or none": [wrong for wrong in NO_NUMBERS if wrong.value is not None],
     "deviation": [*NO_NUMBERS, Wrong("negative", -1.0, message="negative")],
     "positive rate": [*NO_NUMBERS, Wrong("zero", 0.0), Wrong("negative", -1.0)],
     "positive": [
@@ -922,6 +939,14 @@ WRONG: dict[str, list[Wrong]] = {
     "depth": [
         Wrong(str(depth), depth, message="depth")
         for depth in (None, 5, "middle", "DEEP", "", [], b"deep")
+    ],
+    "candidates": [
+        *NO_LISTS[:3],
+        Wrong("nothing", [], message="no candidates"),
+        Wrong("an empty space", {"seed": []}, message="no candidates"),
+        Wrong("a space of a number", {"seed": 5}, message="seed"),
+        Wrong("a space of text", {"seed": "ab"}, message="seed"),
+        Wrong("a space without names", {5: [1]}, message="names"),
     ],
     "function": [Wrong(str(value), value) for value in (5, "tanh", [], np.zeros(2))],
     "peephole": [

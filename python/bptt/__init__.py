@@ -29,6 +29,7 @@ from bptt.ops import (
     transpose,
 )
 from bptt.optimisers import Adam, ClipByGlobalNorm, ClipByValue
+from bptt.searching import search
 from bptt.symbol import Symbol
 
 try:
@@ -61,6 +62,7 @@ __all__ = [
     "reduce_mean",
     "reduce_sum",
     "relu",
+    "search",
     "sigmoid",
     "sqrt",
     "square",
