@@ -632,7 +632,9 @@ def other_places() -> Iterator[Place]:
             lambda s, v, a=argument: bptt.search(build, [0], **{"jobs": 1, a: v}),
             low,
         )
-    yield place("search", "bar", "number or none", lambda s, v: bptt.search(build, [0], bar=v, jobs=1))
+    yield place(
+        "search", "bar", "number or none", lambda s, v: bptt.search(build, [0], bar=v, jobs=1)
+    )
 
     # The origin's task
     yield place("palindrome.palindrome", "step", "integer", lambda s, v: palindrome.palindrome(v))
