@@ -61,19 +61,20 @@ class BPTT:
     Raises:
         UsageError: another seed or dtype.
 
-    Example::
+    Example:
+        .. code-block:: python
 
-        def frame(bp, depth):
-            x, y = bp.placeholder((1, 1)), bp.placeholder((1, 1))
-            h = bptt.layers.rnn(bp, x, width=3)
-            return x, y, bptt.layers.dense(bp, h, 1, activation=bptt.sigmoid)
+            def frame(bp, depth):
+                x, y = bp.placeholder((1, 1)), bp.placeholder((1, 1))
+                h = bptt.layers.rnn(bp, x, width=3)
+                return x, y, bptt.layers.dense(bp, h, 1, activation=bptt.sigmoid)
 
-        bp = bptt.BPTT(seed=0)
-        x, y, out = bp.generate_graphs(frame, num_loops=10)[bp.DEEP]
-        train = bp.minimize(bptt.reduce_mean(bptt.square(out - y)), bptt.Adam(0.05))
-        history = bp.fit(train, [inputs, targets], steps=3000)
-        bp.copy_state_forward()
-        predictions = bp.predict([inputs])
+            bp = bptt.BPTT(seed=0)
+            x, y, out = bp.generate_graphs(frame, num_loops=10)[bp.DEEP]
+            train = bp.minimize(bptt.reduce_mean(bptt.square(out - y)), bptt.Adam(0.05))
+            history = bp.fit(train, [inputs, targets], steps=3000)
+            bp.copy_state_forward()
+            predictions = bp.predict([inputs])
     """
 
     DEEP = "deep"
@@ -463,12 +464,15 @@ class BPTT:
 
         A window that crosses the end of the data goes on at frame 0.
 
-        With `checkpoint` the run can be killed at any moment and go on, bit for bit::
+        With `checkpoint` the run can be killed at any moment and go on, bit for bit:
+
+        .. code-block:: python
 
             bp.fit(train, data, steps=10_000, checkpoint="net.ckpt", checkpoint_every=500)
 
             bp = bptt.load("net.ckpt", frame)  # later, in another process
-            train = bp.minimize(loss, optimizer, clip)
+            x, y, out = bp.graphs[bp.DEEP]
+            train = bp.minimize(bptt.reduce_mean(bptt.square(out - y)), optimizer, clip)
             bp.fit(train, data, steps=10_000 - train.steps, start=bp.next_frame)
 
         Args:
@@ -629,12 +633,15 @@ def load(path: str | os.PathLike[str], frame: FrameFunction) -> BPTT:
             another frame. The message says which.
         UsageError: no path.
 
-    Example::
+    Example:
+        .. code-block:: python
 
-        bp = bptt.load("net.safetensors", frame)
-        x, y, out = bp.graphs[bp.DEEP]
-        train = bp.minimize(bptt.reduce_mean(bptt.square(out - y)), bptt.Adam(0.05))
-        bp.fit(train, [inputs, targets], start=bp.next_frame)
+            bp.save("net.safetensors")
+
+            bp = bptt.load("net.safetensors", frame)  # later, in another process
+            x, y, out = bp.graphs[bp.DEEP]
+            train = bp.minimize(bptt.reduce_mean(bptt.square(out - y)), bptt.Adam(0.05))
+            bp.fit(train, [inputs, targets], start=bp.next_frame)
     """
     saved = checkpoint.read(path)
     bp = BPTT(saved.about["seed"], saved.about["dtype"])

@@ -106,17 +106,18 @@ def search(
         Exception: what `build` raised; or that workers died more than `retries` times without a
             candidate done in between.
 
-    Example::
+    Example:
+        .. code-block:: python
 
-        def build(seed):
-            bp = bptt.BPTT(seed)
-            x, y, out = bp.generate_graphs(frame, num_loops=20)[bp.DEEP]
-            loss = bptt.reduce_mean(bptt.square(out - y))
-            bp.fit(bp.minimize(loss, bptt.Adam(0.01)), training_data, steps=1000)
-            return bp, bp.evaluate(loss, validation_data)
+            def build(seed):
+                bp = bptt.BPTT(seed)
+                x, y, out = bp.generate_graphs(frame, num_loops=20)[bp.DEEP]
+                loss = bptt.reduce_mean(bptt.square(out - y))
+                bp.fit(bp.minimize(loss, bptt.Adam(0.01)), data, steps=1000)
+                return bp, bp.evaluate(loss, data)
 
-        found = bptt.search(build, range(100), bar=1e-3)
-        bp = found.best.load(frame)
+            found = bptt.search(build, range(100), bar=1e-3)
+            bp = found.best.load(frame)
     """
     if not callable(build):
         raise UsageError(f"build is a function of a candidate, got {arrays.shown(build)}")

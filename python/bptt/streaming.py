@@ -40,13 +40,14 @@ class Stepper(_core.Stepper):
         output: the last of the outputs.
         state: the state it carries, a mapping; the net's shallow state, or its own.
 
-    Example::
+    Example:
+        .. code-block:: python
 
-        stepper = bp.stepper()
-        for x_t in stream:
-            stepper.inputs[0][...] = x_t
-            stepper()
-            use(stepper.output)
+            stepper = bp.stepper()
+            for x_t in stream:
+                stepper.inputs[0][...] = x_t
+                stepper()
+                use(stepper.output)
     """
 
     def __init__(
