@@ -1,0 +1,32 @@
+"""How the pages are made: ``sphinx-build -W docs build/docs``."""
+
+import importlib.metadata
+
+project = "bptt"
+author = "the bptt developers"
+copyright = "the bptt developers, Apache-2.0"
+release = importlib.metadata.version("bptt")
+
+extensions = [
+    "myst_parser",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.autosummary",
+    "sphinx.ext.mathjax",
+    "sphinx.ext.napoleon",
+]
+exclude_patterns = ["_build"]
+html_theme = "furo"
+html_title = f"bptt {release}"
+
+myst_enable_extensions = ["dollarmath", "amsmath"]
+myst_heading_anchors = 3
+suppress_warnings = [
+    "myst.xref_missing",  # links to files of the source tree
+    "ref.python",  # a word in backticks that names several things
+]
+
+autodoc_member_order = "bysource"
+autodoc_typehints = "description"
+autodoc_typehints_description_target = "documented"
+default_role = "py:obj"
+napoleon_use_rtype = False
