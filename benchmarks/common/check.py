@@ -10,7 +10,7 @@ import numpy as np
 from .cases import Case, Given, Matrix, Named
 from .ours import Ours
 
-LOSSES, WEIGHTS, GRADIENTS, OUTPUTS = 1e-4, 1e-3, 5e-6, 1e-5
+LOSSES, WEIGHTS, GRADIENTS, OUTPUTS = 1e-4, 1e-4, 5e-6, 1e-5
 """How far float32 may be from float64: losses and outputs relative to the largest, weights relative
 to how far they went, gradients relative to each array's largest entry."""
 

@@ -69,7 +69,7 @@ class Stream:
             np.array(given.state[name].T[None], np.float32, order="C")
             for name in ("hidden-0", "cell-0")
         ]
-        states = [first, [np.zeros_like(each) for each in first]]
+        self.states = states = [first, [np.zeros_like(each) for each in first]]  # kept alive
         self.bound = [self._bind(*states), self._bind(*reversed(states))]
 
     def _bind(self, before: list[Matrix], after: list[Matrix]) -> onnxruntime.IOBinding:
@@ -81,9 +81,13 @@ class Stream:
             binding.bind_output(name, "cpu", 0, np.float32, array.shape, array.ctypes.data)
         return binding
 
+    def advance(self) -> None:
+        """One frame from `x` to `out`, and the state."""
+        self.session.run_with_iobinding(self.bound[0])
+        self.bound.reverse()
+
     def step(self, x: Matrix) -> Matrix:
         """x ``(batch, features)`` -> the outputs ``(batch, outputs)``, until the next call."""
         self.x[0] = x
-        self.session.run_with_iobinding(self.bound[0])
-        self.bound.reverse()
+        self.advance()
         return self.out

@@ -62,6 +62,11 @@ class Ours:
         start = self.bp.next_frame
         return self.bp.fit(self.operation, self.data, steps=windows, start=start).loss
 
+    def streaming(self) -> bptt.BPTT:
+        """The net, its shallow mode in the given state."""
+        self.bp.copy_state_forward()
+        return self.bp
+
     def weights(self) -> Named:
         """By name."""
         return dict(self.bp.parameters)
