@@ -15,6 +15,7 @@ import numpy as np
 
 from common import check, clock, peers, report, shell
 from common.cases import CASES, given
+from common.ours import Ours
 
 TO_FUSED = 1.25
 TO_PYTORCH = {"F": 200}
@@ -26,8 +27,6 @@ def main() -> None:
     options = shell.parse(parser)
     clock.pin()
     report.heading(threads=1)
-    from common.ours import Ours
-
     rows, goals, figures = [], [], {}
     for case in (CASES[letter] for letter in options.cases):
         start = given(case)
@@ -58,9 +57,7 @@ def main() -> None:
     print(f"\nA training step: medians of {options.rounds} interleaved rounds.\n")
     head = ["case", "fused", "primitive", "PyTorch", "primitive / fused", "PyTorch / primitive"]
     report.table(head, rows)
-    if not options.short:
-        report.goals(goals)
-    report.save(options.json, figures)
+    report.finish(options, goals, figures)
 
 
 if __name__ == "__main__":

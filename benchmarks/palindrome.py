@@ -19,7 +19,6 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from itertools import repeat
-from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -35,6 +34,7 @@ from bptt.palindrome import (
     start_seed,
     train,
 )
+from common import report, shell
 
 NAMES = {"rnn": "RNN", "lstm": "dual LSTM"}
 
@@ -277,38 +277,28 @@ def compare(what: str, count: int, of: int, simulated: float) -> None:
 # --- the command ---------------------------------------------------------------------------------
 
 
-def processor() -> str:
-    """The processor's name, as far as the system tells."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        lines = []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
-
-
-def positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"must be at least 1, not {number}")
-    return number
-
-
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        "--seeds", type=positive, metavar="N", help="train N seeds of both cells, time nothing"
+        "--seeds",
+        type=shell.positive,
+        metavar="N",
+        help="train N seeds of both cells, time nothing",
     )
     parser.add_argument(
-        "--repeats", type=positive, default=31, metavar="N", help="of each timing (default: 31)"
+        "--repeats",
+        type=shell.positive,
+        default=31,
+        metavar="N",
+        help="of each timing (default: 31)",
     )
     parser.add_argument("--short", action="store_true", help="a little of both, for CI")
     options = parser.parse_args(arguments)
 
     print(f"bptt {version('bptt')}, Python {platform.python_version()}, numpy {np.__version__}")
-    print(processor())
+    print(report.processor())
     if options.short:
         time_windows(repeats=3, windows=200)
         many_seeds(options.seeds or 4)

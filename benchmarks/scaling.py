@@ -5,12 +5,12 @@
     python benchmarks/scaling.py --short            small sizes, for CI
 
 An LSTM with as many inputs as units and a dense head as wide, one thread; a training step inside
-`fit`, divided by its frames. The floor is the longer of two times: the multiplications of the matrix
+`fit`, divided by its frames. The floor is the longer of two times: the operations of the matrix
 products at the measured peak of multiply-adds, and the bytes that have to be moved at the bandwidth
-measured for reading that much memory again and again. Bytes are those of the weights, once in a
-frame forward and once backward, and of the values kept for the way back, written and read. When the
-weights of a layer fit in a cache, so does the bandwidth's buffer. Before anything is timed, gradients
-of both the smallest net and the widest checked one are held against float64.
+measured for reading so much memory again and again. Bytes are those of the weights, once a frame
+forward and once backward, and of the values kept for the way back, written and read; where they fit
+in a cache, so does the buffer whose bandwidth is measured. Before anything is timed, the gradients
+of two of the nets are held against float64: status 1 if they differ.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ import numpy as np
 
 from common import check, clock, report, shell
 from common.cases import Case, given
+from common.ours import Ours
 
 WIDTHS = (8, 16, 32, 64, 128, 256, 512, 1024)
 BATCHES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
@@ -56,8 +57,6 @@ def moved(case: Case) -> tuple[int, int]:
 
 def measure(case: Case, rounds: int, seconds: float, timer: clock.Timer) -> tuple[float, float]:
     """Seconds a frame, and operations a second at the peak in the same rounds."""
-    from common.ours import Ours
-
     runs = {"step": Ours(case, given(case)).train, "peak": clock.peak_run}
     times = clock.interleave(runs, rounds, seconds, timer)
     step, peak = (float(np.median(times[name])) for name in runs)
@@ -126,7 +125,7 @@ def main() -> None:
         report.table([name, "a frame", "floor", "by", "frame / floor"], rows)
     if options.plot:
         draw(found, options.plot)
-    report.save(options.json, found)
+    report.finish(options, [], found)
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ import numpy as np
 
 from common import check, clock, peers, report, shell
 from common.cases import Case, Given, Matrix, given
+from common.ours import Ours
 
 TO_ONNX = {20: 40, 40: 25, 128: 4}
 STEP_AT_MOST, STEPPER_ABOVE = 500, 60  #: nanoseconds: of a step, and of a stepper above C++
@@ -48,9 +49,7 @@ def peer_steps(case: Case, start: Given) -> dict[str, Step]:
 
 
 def our_steps(case: Case, start: Given, dtype: str = "float32") -> dict[str, Step]:
-    """bptt's three ways; each on a net of its own, so that each has its own state."""
-    from common.ours import Ours
-
+    """Our three ways; each on a net of its own, so that each has its own state."""
     by_step, by_stepper, by_predict = (Ours(case, start, dtype=dtype).streaming() for _ in range(3))
     stepper = by_stepper.stepper()
 
@@ -78,8 +77,6 @@ def repeated(call: Callable[..., object], *frame: Matrix) -> clock.Run:
 
 def timed(case: Case, start: Given, steps: dict[str, Step]) -> dict[str, clock.Run]:
     """What takes turns. Where an input can lie in place, it does: the bare call is timed."""
-    from common.ours import Ours
-
     frame = start.x[0].astype(np.float32)
     runs = {name: repeated(step, frame) for name, step in steps.items()}
     runs["bptt, stepper"] = repeated(Ours(case, start).streaming().stepper())
@@ -138,9 +135,7 @@ def main() -> None:
     print(f"\nA frame: medians of {options.rounds} interleaved rounds, quartiles.")
     print("`predict` is the time in C++, a whole array a call; the others are one call a frame.\n")
     report.table(["net", "way", "frame", "quartiles", "to stepper"], rows)
-    if not options.short:
-        report.goals(goals)
-    report.save(options.json, figures)
+    report.finish(options, goals, figures)
 
 
 if __name__ == "__main__":

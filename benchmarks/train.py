@@ -4,11 +4,11 @@
     python benchmarks/train.py --cases AF       some of them
     python benchmarks/train.py --short          answers only, in seconds, for CI
 
-The step: forward over T frames, a dense head on every frame, mean squared error, backward, gradients
-clipped by value, Adam, state carried. Before a case is timed, every library trains from the same
-weights, state and data, and its losses and weights are held against float64: status 1 if they
-differ. Then all take turns. PyTorch is timed eager, and compiled where that takes at most a minute;
-JAX window by window, and with the whole training loop under one `jit`.
+The step: forward over T frames, a dense head on every frame, mean squared error, backward,
+gradients clipped by value, Adam, state carried. Before a case is timed, every library trains from
+the same weights, state and data, and its losses and weights are held against float64: status 1 if
+they differ. Then all take turns. PyTorch is timed eager, and compiled where that takes at most a
+minute; JAX window by window, and with the whole training loop under one `jit`.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import numpy as np
 
 from common import check, clock, peers, report, shell
 from common.cases import CASES, Case, Given, given
+from common.ours import Ours
 
 TO_PYTORCH = {"A": 500, "B": 28, "C": 1.5, "D": 1.3, "E": 1.75}
 TO_LOOP = {"A": 4, "F": 10}
@@ -26,8 +27,6 @@ COMPILE = 60  #: seconds
 
 def trainers(case: Case, start: Given, without: str) -> dict[str, check.Trainer]:
     """Every library that is installed, by name, bptt first."""
-    from common.ours import Ours
-
     found: dict[str, check.Trainer] = {"bptt": Ours(case, start)}
     if peers.installed("PyTorch") and "torch" not in without:
         from common import pytorch
@@ -93,9 +92,7 @@ def main() -> None:
     print(f"\nA training step: medians of {options.rounds} interleaved rounds, quartiles.\n")
     head = ["case", "library", "step", "quartiles", "to bptt", "GFLOP/s", "of peak"]
     report.table(head, rows)
-    if not options.short:
-        report.goals(goals)
-    report.save(options.json, figures)
+    report.finish(options, goals, figures)
 
 
 if __name__ == "__main__":

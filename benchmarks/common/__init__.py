@@ -3,7 +3,7 @@
 | file | what it is |
 |---|---|
 | `cases.py` | the nets, their weights and data, the multiplications that a window takes |
-| `ours.py`, `pytorch.py`, `jaxed.py`, `onnx_runtime.py` | a library each, behind the same few methods |
+| `ours.py`, `pytorch.py`, `jaxed.py`, `onnx_runtime.py` | a library each, in one form |
 | `peers.py` | which of them are installed |
 | `check.py` | the same losses, weights and gradients before anything is timed |
 | `clock.py`, `peak.c` | interleaved repeats, and what the processor can do at most |

@@ -12,29 +12,18 @@ from typing import Any
 
 import numpy as np
 
-from .cases import (
-    BETA1,
-    BETA2,
-    CLIP,
-    EPSILON,
-    LEARNING_RATE,
-    Case,
-    Given,
-    Matrix,
-    Named,
-    stack,
-    unstack,
-)
+from . import cases
+from .cases import Case, Given, Matrix, Named, stack, unstack
 
 os.environ["XLA_FLAGS"] = " ".join(
     [os.environ.get("XLA_FLAGS", ""), "--xla_cpu_multi_thread_eigen=false"]
 )
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
-import jax  # noqa: E402  (reads the flags)
-import jax.numpy as jnp  # noqa: E402
-from jax import lax  # noqa: E402
-from jax.flatten_util import ravel_pytree  # noqa: E402
+import jax  # reads the flags
+import jax.numpy as jnp
+from jax import lax
+from jax.flatten_util import ravel_pytree
 
 jax.config.update("jax_cpu_enable_async_dispatch", False)  # a call is over when it returns
 
@@ -43,7 +32,7 @@ UNROLLED = 16
 
 
 def forward(case: Case, w: Any, state: Any, x: Any) -> tuple[Any, Any]:
-    """x ``(T, batch, features)`` -> the head's values of every frame, and the new state.
+    """From x ``(T, batch, features)`` the head's values of every frame, and the new state.
 
     The state is an h, or h and c, ``(batch, width)`` for each layer.
     """
@@ -111,12 +100,12 @@ class Jax:
         """A training step."""
         flat, m, v, t, state = carry
         (loss, state), g = jax.value_and_grad(self.loss, has_aux=True)(flat, state, x, y)
-        g = jnp.clip(g, -CLIP, CLIP)
+        g = jnp.clip(g, -cases.CLIP, cases.CLIP)
         t = t + 1
-        m = BETA1 * m + (1 - BETA1) * g
-        v = BETA2 * v + (1 - BETA2) * g**2
-        root = jnp.sqrt(v / (1 - BETA2**t)) + EPSILON
-        return (flat - LEARNING_RATE * m / (1 - BETA1**t) / root, m, v, t, state), loss
+        m = cases.BETA1 * m + (1 - cases.BETA1) * g
+        v = cases.BETA2 * v + (1 - cases.BETA2) * g**2
+        root = jnp.sqrt(v / (1 - cases.BETA2**t)) + cases.EPSILON
+        return (flat - cases.LEARNING_RATE * m / (1 - cases.BETA1**t) / root, m, v, t, state), loss
 
     def many(self, carry: Any, first: Any, count: Any, x: Any, y: Any) -> tuple[Any, Any]:
         """So many windows from number `first` on; the losses of the last of them, by number."""
@@ -158,6 +147,6 @@ class Stream:
         self.frame = jax.jit(partial(forward, case, w))  # the weights are constants of it
 
     def step(self, x: Matrix) -> Matrix:
-        """x ``(batch, features)`` -> the outputs ``(batch, outputs)``."""
+        """From x ``(batch, features)`` the outputs ``(batch, outputs)``."""
         out, self.state = self.frame(self.state, x[None])
         return np.asarray(out)[0]

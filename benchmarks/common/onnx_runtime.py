@@ -87,7 +87,7 @@ class Stream:
         self.bound.reverse()
 
     def step(self, x: Matrix) -> Matrix:
-        """x ``(batch, features)`` -> the outputs ``(batch, outputs)``, until the next call."""
+        """From x ``(batch, features)`` the outputs ``(batch, outputs)``, until the next call."""
         self.x[0] = x
         self.advance()
         return self.out

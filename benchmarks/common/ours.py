@@ -12,7 +12,7 @@ import bptt
 from .cases import BETA1, BETA2, CLIP, EPSILON, LEARNING_RATE, Case, Given, Matrix, Named
 
 sys.path.append(str(Path(__file__).parents[2] / "tests"))
-from frames import LSTM, RNN  # noqa: E402  (the cells that the tests hold against each other)
+from frames import LSTM, RNN  # the cells that the tests hold against each other
 
 CELLS = {"rnn": RNN, "lstm": LSTM}
 HAS_THREADS = "threads" in inspect.signature(bptt.BPTT).parameters

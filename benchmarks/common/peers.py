@@ -18,12 +18,12 @@ def installed(name: str) -> bool:
     return find_spec(PACKAGES[name]) is not None
 
 
-def versions() -> str:
-    """In a line; those that are missing too."""
-    found = []
+def versions() -> dict[str, str]:
+    """By library; of a missing one, that it is left out."""
+    found = {}
     for name, package in PACKAGES.items():
         try:
-            found.append(f"{name} {version(package)}")
+            found[name] = version(package)
         except PackageNotFoundError:
-            found.append(f"{name} not installed, left out")
-    return ", ".join(found)
+            found[name] = "not installed, left out"
+    return found

@@ -11,19 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as nnf
 
-from .cases import (
-    BETA1,
-    BETA2,
-    CLIP,
-    EPSILON,
-    LEARNING_RATE,
-    Case,
-    Given,
-    Matrix,
-    Named,
-    stack,
-    unstack,
-)
+from . import cases
+from .cases import Case, Given, Matrix, Named, stack, unstack
 
 State = list[Tensor]
 
@@ -59,7 +48,7 @@ class Recurrent(nn.Module):
         ]
 
     def forward(self, x: Tensor, state: State) -> tuple[Tensor, State]:
-        """x ``(T, batch, features)`` -> the head's values of every frame, and the new state."""
+        """From x ``(T, batch, features)`` the head's values of every frame, and the new state."""
         h, after = self.layers(x, tuple(state) if self.lstm else state[0])
         return self.head(h), list(after) if self.lstm else [after]
 
@@ -88,7 +77,7 @@ class Peephole(nn.Module):
         return [tensor(state[name].T) for name in names]
 
     def forward(self, x: Tensor, state: State) -> tuple[Tensor, State]:
-        """x ``(T, batch, features)`` -> the head's values of every frame, and the new state."""
+        """From x ``(T, batch, features)`` the head's values of every frame, and the new state."""
         w, after, h_all = self.weights, [], x
         for layer in range(self.count):
             h, c = state[2 * layer : 2 * layer + 2]
@@ -120,7 +109,7 @@ class PyTorch:
         self.at = 0
         self.trained = [each for each in self.net.parameters() if each.requires_grad]
         self.adam = torch.optim.Adam(
-            self.trained, LEARNING_RATE, (BETA1, BETA2), EPSILON, fused=True
+            self.trained, cases.LEARNING_RATE, (cases.BETA1, cases.BETA2), cases.EPSILON, fused=True
         )
         self.loss_of: Callable[..., tuple[Tensor, State]] = self.loss
         if compiled:
@@ -142,7 +131,7 @@ class PyTorch:
             self.state = [each.detach() for each in state]
             self.adam.zero_grad(set_to_none=True)
             loss.backward()
-            nn.utils.clip_grad_value_(self.trained, CLIP)
+            nn.utils.clip_grad_value_(self.trained, cases.CLIP)
             self.adam.step()
             losses.append(loss.detach())
         return torch.stack(losses).numpy()
@@ -162,7 +151,7 @@ class Stream:
         self.state = self.net.start(given.state)
 
     def step(self, x: Matrix) -> Matrix:
-        """x ``(batch, features)`` -> the outputs ``(batch, outputs)``."""
+        """From x ``(batch, features)`` the outputs ``(batch, outputs)``."""
         with torch.inference_mode():
             out, self.state = self.net(torch.from_numpy(x)[None], self.state)
         return out[0].numpy()

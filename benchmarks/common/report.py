@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import platform
@@ -28,12 +29,18 @@ def processor() -> str:
     return names[0] if names else platform.processor() or platform.machine()
 
 
+def versions() -> dict[str, str]:
+    """Of all that takes part."""
+    return {
+        "bptt": bptt.__version__,
+        "Python": platform.python_version(),
+        "numpy": np.__version__,
+    } | peers.versions()
+
+
 def heading(threads: int) -> None:
     """Print what was run on what."""
-    info = getattr(bptt, "build_info", None)
-    build = f" ({info()})" if info else ""
-    print(f"bptt {bptt.__version__}{build}, Python {platform.python_version()}, ", end="")
-    print(f"numpy {np.__version__}, {peers.versions()}")
+    print(", ".join(f"{name} {version}" for name, version in versions().items()))
     available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     print(f"{processor()}; processors this process may use: {available}; threads: {threads}")
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
@@ -44,11 +51,7 @@ def seconds(value: float) -> str:
     """With a unit and three digits."""
     for unit, size in (("s", 1.0), ("ms", 1e-3), ("µs", 1e-6)):
         if value >= size:
-            return (
-                f"{value / size:.3g} {unit}"
-                if value < 999.5 * size
-                else f"{value / size:.0f} {unit}"
-            )
+            return f"{value / size:.3g} {unit}"
     return f"{value * 1e9:.3g} ns"
 
 
@@ -94,18 +97,17 @@ class Goal:
         return [self.what, *figures, "met" if self.met else "MISSED"]
 
 
-def goals(found: Sequence[Goal]) -> None:
-    """Print all with what became of them."""
-    if found:
-        table(["goal", "measured", "wanted", ""], [goal.row() for goal in found])
-
-
-def save(path: Path | None, figures: Mapping[str, Any]) -> None:
-    """Write figures as JSON, where a path was given; arrays as lists."""
-    if path is not None:
-        text = json.dumps(
-            {"processor": processor(), "versions": peers.versions(), "figures": figures},
-            default=lambda each: each.tolist(),
-            indent=1,
-        )
-        path.write_text(text + "\n")
+def finish(
+    options: argparse.Namespace, goals: Sequence[Goal], figures: Mapping[str, Any] | None = None
+) -> None:
+    """Print what became of the goals, unless the run was short, and write all figures as JSON."""
+    if goals and not options.short:
+        table(["goal", "measured", "wanted", ""], [goal.row() for goal in goals])
+    if options.json is not None:
+        found = {
+            "processor": processor(),
+            "versions": versions(),
+            "goals": [vars(goal) for goal in goals],
+            "seconds": figures,
+        }
+        options.json.write_text(json.dumps(found, default=np.ndarray.tolist, indent=1) + "\n")
