@@ -113,7 +113,6 @@ class PyTorch:
         )
         self.loss_of: Callable[..., tuple[Tensor, State]] = self.loss
         if compiled:
-            torch._dynamo.config.allow_rnn = True
             self.loss_of = torch.compile(self.loss)
 
     def loss(self, x: Tensor, y: Tensor, state: State) -> tuple[Tensor, State]:
