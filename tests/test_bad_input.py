@@ -371,6 +371,7 @@ def other_places() -> Iterator[Place]:
     # The class, and what is called inside a frame
     yield place("BPTT", "seed", "integer", lambda s, v: bptt.BPTT(seed=v), 0, 2**64 - 1)
     yield place("BPTT", "dtype", "dtype", lambda s, v: bptt.BPTT(dtype=v))
+    yield place("BPTT", "threads", "integer", lambda s, v: bptt.BPTT(threads=v), 1)
     shaped: list[tuple[str, Callable[[Any, Any], Any]]] = [
         ("BPTT.placeholder", lambda bp, v: bp.placeholder(v)),
         ("BPTT.random_normal", lambda bp, v: bp.random_normal(v)),
@@ -617,6 +618,7 @@ def other_places() -> Iterator[Place]:
     yield place("BPTT.save", "path", "path", lambda s, v: s.bp.save(v))
     yield place("load", "path", "path", lambda s, v: bptt.load(v, frame))
     yield place("load", "path", "no file", lambda s, v: bptt.load(v, frame))
+    yield place("load", "threads", "integer", lambda s, v: bptt.load("x", frame, threads=v), 1)
 
     # Searches
     def build(seed: int) -> tuple[bptt.BPTT, float]:

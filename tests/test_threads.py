@@ -5,7 +5,9 @@ happens inside it. If it could not be stopped, or never let another thread run, 
 these tests ends the process.
 """
 
+import copy
 import faulthandler
+import gc
 import os
 import signal
 import sys
@@ -18,7 +20,8 @@ import numpy as np
 import pytest
 
 import bptt
-from frames import mean_square
+from bptt import _core
+from frames import PEEPHOLES, gradients_of_everything, lstm_cell, mean_square, rnn_cell
 from rounding import assert_identical
 
 ENDLESS = 20_000_000  # windows; their losses take 80 MB
@@ -390,3 +393,156 @@ def test_a_signal_handler_cannot_use_the_net_it_interrupts() -> None:
     assert all("signal handler" in message for message in refused)
     twin.fit(windows)
     assert_equal(run, twin)
+
+
+# ---- one net, a team of threads
+
+
+Cell = Callable[[bptt.BPTT, Any], Any]
+
+
+def lstm_of(peephole: str | None, cell: Callable[..., Any]) -> Cell:
+    return lambda bp, x: cell(bp, x, 20, peephole=peephole, layer_index=0)[1]
+
+
+CELLS: dict[str, Cell] = {
+    "rnn": lambda bp, x: bptt.layers.rnn(bp, x, 33, output=True),
+    "rnn from primitives": lambda bp, x: rnn_cell(bp, x, 33, output=True),
+    **{f"lstm {peephole}": lstm_of(peephole, bptt.layers.lstm) for peephole in PEEPHOLES},
+    **{f"lstm {peephole} from primitives": lstm_of(peephole, lstm_cell) for peephole in PEEPHOLES},
+}
+
+
+class Shared:
+    """A net that so many threads share, however small its windows are."""
+
+    def __init__(
+        self, cell: Cell, lanes: int, dtype: str, threads: int, num_loops: int = 12
+    ) -> None:
+        def frame(bp: bptt.BPTT, depth: str) -> Any:
+            x, y = bp.placeholder((3, lanes)), bp.placeholder((2, lanes))
+            noisy = x + bp.random_normal(x.shape, stddev=0.1)
+            deep = bptt.layers.dense(bp, noisy, 40, activation=bptt.tanh)
+            return x, y, bptt.layers.dense(bp, cell(bp, deep), 2)
+
+        rng = np.random.default_rng(5)
+        self.data = [rng.normal(size=(50, n, lanes)).astype(dtype) for n in (3, 2)]
+        self.bp = bptt.BPTT(seed=3, dtype=dtype)
+        graph = self.bp.generate_graphs(frame, num_loops=num_loops)["deep"]
+        self.bp._net.team = _core.Team(threads, 0)
+        self.loss = mean_square(graph)
+        self.train = self.bp.minimize(self.loss, bptt.Adam(0.01), clip=bptt.ClipByGlobalNorm(0.1))
+
+    def results(self) -> dict[str, np.ndarray]:
+        bp = self.bp
+        found = {"losses": bp.fit(self.train, self.data, steps=5).loss}
+        bp.copy_state_forward()
+        found["outputs"] = bp.predict(self.data[:1])
+        feed = bp.generate_feed_dict("deep", [array[:12] for array in self.data], 2)
+        found |= {f"d {k}": v for k, v in gradients_of_everything(bp, self.loss, feed).items()}
+        found |= {name: bp.parameters[name] for name in bp.parameters}
+        found |= {f"deep {name}": bp.state["deep"][name] for name in bp.state["deep"]}
+        return found
+
+
+@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize(("lanes", "dtype"), [(1, "float32"), (19, "float64"), (32, "float32")])
+def test_the_same_bits_for_every_number_of_threads(cell: str, lanes: int, dtype: str) -> None:
+    """One lane, lanes that cannot be dealt out, and lanes that can."""
+    expected = Shared(CELLS[cell], lanes, dtype, 1).results()
+    for threads in (2, 3, 4):
+        got = Shared(CELLS[cell], lanes, dtype, threads).results()
+        assert got.keys() == expected.keys()
+        for name, bits in expected.items():
+            try:
+                assert_identical(got[name], bits)
+            except AssertionError as error:
+                raise AssertionError(f"{name} with {threads} threads: {error}") from None
+
+
+def test_lanes_and_frames_are_dealt_out() -> None:
+    """What the test above is about does happen: or its threads would have nothing to do."""
+    net = Shared(CELLS["lstm None"], 32, "float32", 2)
+    net.bp.fit(net.train, net.data, steps=1)
+    (program,) = net.bp._net._programs.values()
+    assert program.shared
+    assert {"lanes", "frames"} <= set(program.deals)
+
+
+def test_windows_that_are_worth_it_are_shared(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By their work alone: docs/threads.md."""
+    shared = {}
+    for width in (16, 128):
+        bp = bptt.BPTT(seed=0)
+
+        def frame(bp: bptt.BPTT, depth: str, width: int = width) -> Any:
+            x = bp.placeholder((4, 16))
+            return x, x, bptt.layers.dense(bp, bptt.layers.lstm(bp, x, width)[1], 4)
+
+        out = bp.generate_graphs(frame, num_loops=16)["deep"][-1]
+        bp.evaluate(bptt.reduce_mean(out), [np.zeros((16, 4, 16))])
+        (program,) = bp._net._programs.values()
+        shared[width] = program.shared
+    assert shared == {16: False, 128: True}
+
+
+def test_never_more_threads_than_processors(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bptt.model.processors", lambda: 3)
+    assert bptt.BPTT().threads == 3
+    assert [bptt.BPTT(threads=n).threads for n in (1, 2, 3, 4)] == [1, 2, 3, 3]
+    net = Shared(CELLS["rnn"], 4, "float32", 1)
+    assert copy.deepcopy(net.bp).threads == 3
+
+
+def test_a_team_does_not_outlive_its_net() -> None:
+    """Its threads end with it, and so do those of a copy."""
+    count = lambda: len(os.listdir("/proc/self/task"))  # noqa: E731
+    if not os.path.isdir("/proc/self/task"):
+        pytest.skip("a system that does not list threads in /proc")
+    gc.collect()
+    before = count()
+    net = Shared(CELLS["rnn"], 32, "float32", 3)
+    net.results()
+    assert count() == before + 2
+    twin = copy.deepcopy(net.bp)
+    twin._net.team = _core.Team(3, 0)
+    twin.predict(net.data[:1])
+    assert count() == before + 4
+    del net, twin
+    gc.collect()
+    assert count() == before
+
+
+def test_a_team_s_window_is_stopped() -> None:
+    """Ctrl-C reaches the thread that called, and ends the others' work with it."""
+    net, twin = (Shared(CELLS["lstm full"], 32, "float32", 2) for _ in range(2))
+    _, took = interrupted(
+        lambda: net.bp.fit(net.train, net.data, steps=ENDLESS), lambda: time.sleep(0.2)
+    )
+    print(f"a team was stopped after {took:.3f} s")
+    twin.bp.fit(twin.train, twin.data, steps=net.train.steps)
+    for name in net.bp.parameters:
+        assert_identical(net.bp.parameters[name], twin.bp.parameters[name])
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="a system without fork")
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
+def test_a_forked_process_has_a_team_of_its_own() -> None:
+    net = Shared(CELLS["rnn"], 32, "float32", 2)
+    net.results()
+    weights = dict(net.bp.parameters)
+    here = net.bp.fit(net.train, net.data, steps=0).loss
+    read, write = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            os.write(write, net.bp.fit(net.train, net.data, steps=3).loss.tobytes())
+        finally:
+            os._exit(0)
+    os.close(write)
+    with os.fdopen(read, "rb") as pipe:
+        there = np.frombuffer(pipe.read(), here.dtype)
+    os.waitpid(child, 0)
+    for name, array in weights.items():
+        assert_identical(net.bp.parameters[name], array)
+    assert_identical(there, net.bp.fit(net.train, net.data, steps=3).loss)

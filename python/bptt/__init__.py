@@ -5,10 +5,9 @@ all weights: deep, over T frames, to train; and shallow, one frame at a time, to
 where to begin.
 """
 
-from importlib.metadata import PackageNotFoundError, version
-
 from bptt import initializers, layers, palindrome
 from bptt.errors import BpttError, CheckpointError, NonFiniteError, ShapeError, UsageError
+from bptt.info import VERSION, build_info
 from bptt.model import BPTT, load
 from bptt.ops import (
     abs,
@@ -32,10 +31,7 @@ from bptt.optimisers import Adam, ClipByGlobalNorm, ClipByValue
 from bptt.searching import search
 from bptt.symbol import Symbol
 
-try:
-    __version__ = version("bptt")
-except PackageNotFoundError:  # a source tree on the path that was never installed
-    __version__ = "0+unknown"
+__version__ = VERSION
 
 __all__ = [
     "BPTT",
@@ -49,6 +45,7 @@ __all__ = [
     "Symbol",
     "UsageError",
     "abs",
+    "build_info",
     "concat",
     "exp",
     "initializers",

@@ -6,7 +6,7 @@ import collections.abc
 import numpy
 import numpy.typing
 import typing
-__all__: list[str] = ['Adam32', 'Adam64', 'Clip32', 'Clip64', 'Example', 'Exclusive', 'Graph', 'Operation', 'Program32', 'Program64', 'State32', 'State64', 'Stepper', 'Team', 'Training32', 'Training64', 'Weights32', 'Weights64', 'fit', 'operations', 'philox4x32', 'predict']
+__all__: list[str] = ['Adam32', 'Adam64', 'Clip32', 'Clip64', 'Example', 'Exclusive', 'Graph', 'Operation', 'Program32', 'Program64', 'State32', 'State64', 'Stepper', 'Team', 'Training32', 'Training64', 'Weights32', 'Weights64', 'build_info', 'fit', 'operations', 'philox4x32', 'predict']
 class Example:
     """
     A way to call an operation, for tests.
@@ -393,6 +393,10 @@ class Stepper:
         """
         Copies a list or tuple of one value for each input, if all are the usual arrays and numbers.
         """
+def build_info() -> dict[str, str]:
+    """
+    Instruction set, compiler, version of Eigen.
+    """
 @typing.overload
 def fit(program: Program32, state: State32, training: Training32 | None, data: collections.abc.Sequence[typing.Annotated[numpy.typing.ArrayLike, numpy.float32]], start: typing.SupportsInt | typing.SupportsIndex, steps: typing.SupportsInt | typing.SupportsIndex) -> numpy.typing.NDArray[numpy.float32]:
     """

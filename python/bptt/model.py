@@ -20,6 +20,7 @@ from bptt.initializers import Initializer
 from bptt.net import Net
 from bptt.numerics import Array, Numerics
 from bptt.optimisers import Adam, Clip
+from bptt.processors import processors
 from bptt.streaming import Stepper
 from bptt.symbol import Operand, Symbol
 from bptt.trace import StateHandle, Trace
@@ -57,9 +58,12 @@ class BPTT:
     Args:
         seed: of initial weights, starting states and noise, 0 or larger.
         dtype: ``"float32"`` or ``"float64"``.
+        threads: how many work on one window together, at most, and never more than the processors
+            that this process may use (`bptt.build_info`), the default. Windows too small to gain
+            are left to the thread that calls. Results have the same bits for every number.
 
     Raises:
-        UsageError: another seed or dtype.
+        UsageError: another seed or dtype, or a number of threads below 1.
 
     Example:
         .. code-block:: python
@@ -82,13 +86,21 @@ class BPTT:
     MODEL_NAME = "unrolled_model"
     LOOP_SCOPE = "unroll"
 
-    def __init__(self, seed: int = 0, dtype: npt.DTypeLike = "float32") -> None:
+    def __init__(
+        self, seed: int = 0, dtype: npt.DTypeLike = "float32", threads: int | None = None
+    ) -> None:
         self._seed = arrays.integer(seed, "a seed", 0, 2**64 - 1)
         self._numerics = Numerics(dtype)
+        self._threads = _at_most(threads)
         self._trace: Trace | None = None
         self._built: Net | None = None
         self._plans: dict[tuple[int, ...], fetching.Plan] = {}
         self._steppers: dict[tuple[int, ...] | None, Stepper] = {}
+
+    @property
+    def threads(self) -> int:
+        """How many work on one window together, at most."""
+        return self._threads
 
     @property
     def trace(self) -> Trace:
@@ -236,7 +248,7 @@ class BPTT:
         num_loops = arrays.integer(num_loops, "num_loops", 1)
         if not callable(frame):
             raise UsageError(f"a frame is a function of (bp, depth), got {arrays.shown(frame)}")
-        net = Net(self._numerics, self._seed)
+        net = Net(self._numerics, self._seed, self._threads)
         try:
             for depth, frames in ((self.DEEP, num_loops), (self.SHALLOW, 1)):
                 self._trace = net.open_trace(depth, frames)
@@ -618,7 +630,7 @@ class BPTT:
         )
 
 
-def load(path: str | os.PathLike[str], frame: FrameFunction) -> BPTT:
+def load(path: str | os.PathLike[str], frame: FrameFunction, *, threads: int | None = None) -> BPTT:
     """The net that was saved, to go on bit for bit.
 
     Its graphs are traced anew from `frame`, which must be the function that the saved net was
@@ -627,11 +639,12 @@ def load(path: str | os.PathLike[str], frame: FrameFunction) -> BPTT:
     Args:
         path: written by `BPTT.save`.
         frame: as for `BPTT.generate_graphs`.
+        threads: as for `BPTT`; a checkpoint does not depend on it.
 
     Raises:
         CheckpointError: no such file, a damaged or a foreign one, one of a newer format, or one of
             another frame. The message says which.
-        UsageError: no path.
+        UsageError: no path, or a number of threads below 1.
 
     Example:
         .. code-block:: python
@@ -643,8 +656,9 @@ def load(path: str | os.PathLike[str], frame: FrameFunction) -> BPTT:
             train = bp.minimize(bptt.reduce_mean(bptt.square(out - y)), bptt.Adam(0.05))
             bp.fit(train, [inputs, targets], start=bp.next_frame)
     """
+    threads = _at_most(threads)
     saved = checkpoint.read(path)
-    bp = BPTT(saved.about["seed"], saved.about["dtype"])
+    bp = BPTT(saved.about["seed"], saved.about["dtype"], threads)
     frames = saved.about["num_loops"]
     try:
         bp.generate_graphs(frame, frames)
@@ -652,3 +666,9 @@ def load(path: str | os.PathLike[str], frame: FrameFunction) -> BPTT:
         raise CheckpointError(f"{saved.path} has windows of {frames} frames: {error}") from None
     saved.apply(bp._net)
     return bp
+
+
+def _at_most(threads: int | None) -> int:
+    """How many threads a net gets that was asked to have so many."""
+    most = processors()
+    return most if threads is None else min(arrays.integer(threads, "threads", 1), most)

@@ -35,7 +35,7 @@ class Net:
             or copied, and the operation not made anew yet.
     """
 
-    def __init__(self, numerics: Numerics, seed: int, threads: int = 1) -> None:
+    def __init__(self, numerics: Numerics, seed: int, threads: int) -> None:
         self.numerics = numerics
         self.seed = seed
         self.weights = numerics.Weights()
