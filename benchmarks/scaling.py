@@ -7,10 +7,12 @@
 An LSTM with as many inputs as units and a dense head as wide, one thread; a training step inside
 `fit`, divided by its frames. The floor is the longer of two times: the operations of the matrix
 products at the measured peak of multiply-adds, and the bytes that have to be moved at the bandwidth
-measured for reading so much memory again and again. Bytes are those of the weights, once a frame
-forward and once backward, and of the values kept for the way back, written and read; where they fit
-in a cache, so does the buffer whose bandwidth is measured. Before anything is timed, the gradients
-of two of the nets are held against float64: status 1 if they differ.
+measured for reading so much memory again and again. Bytes are those of the recurrent weights, once
+a frame forward and once backward, of the values kept for the way back, written and read, and of all
+weights eight times a window: for the products over all frames, the gradient, and Adam's moments.
+Where weights and values fit in a cache, so does the buffer whose bandwidth is measured. Before
+anything is timed, the gradients of two of the nets are held against float64: status 1 if they
+differ.
 """
 
 from __future__ import annotations
@@ -48,11 +50,12 @@ def series() -> dict[str, list[tuple[int, Case]]]:
     }
 
 
-def moved(case: Case) -> tuple[int, int]:
-    """Bytes that a frame moves, and those of the weights, in which the processor goes around."""
-    weights = 4 * (2 * case.gates * case.width**2 + case.width * case.outputs)
-    kept = 4 * case.batch * case.width * (case.gates + 4)  # gates, c, h, tanh(c), input, output
-    return 2 * weights + 2 * kept, weights + kept
+def moved(case: Case) -> tuple[float, int]:
+    """Bytes that a frame moves, and how many there are to go around in."""
+    recurrent = 4 * case.gates * case.width**2
+    weights = 2 * recurrent + 4 * case.width * case.outputs  # as many on the input, and the head
+    kept = 4 * case.batch * case.width * (case.gates + 4)  # gates, c, h, input, output
+    return 2 * recurrent + 2 * kept + 8 * weights / case.frames, weights + kept
 
 
 def measure(case: Case, rounds: int, seconds: float, timer: clock.Timer) -> tuple[float, float]:
