@@ -25,6 +25,7 @@ def rnn_cell(
     x: Any,
     width: int,
     *,
+    activation: str = "tanh",
     output: bool = False,
     layer_index: int = 0,
     initializer: Any = None,
@@ -36,13 +37,42 @@ def rnn_cell(
         w_ax = bp.get_variable("W_ax", (width, features), initializer)
         w_aa = bp.get_variable("W_aa", (width, width), initializer)
         b_a = bp.get_variable("b_a", (width, 1), initializer)
-        h = bptt.tanh(w_aa @ h_past + w_ax @ x + b_a)
+        f = {"tanh": bptt.tanh, "relu": bptt.relu}[activation]
+        h = f(w_aa @ h_past + w_ax @ x + b_a)
         bp.name_variable(f"hidden-{layer_index}", h)
         if not output:
             return h
         w_ya = bp.get_variable("W_ya", (width, width), initializer)
         b_y = bp.get_variable("b_y", (width, 1), initializer)
         return bptt.tanh(w_ya @ h + b_y)
+
+
+def gru_cell(
+    bp: bptt.BPTT,
+    x: Any,
+    width: int,
+    *,
+    reset: str = "after",
+    layer_index: int = 0,
+    initializer: Any = None,
+) -> Any:
+    """`bptt.layers.gru` from primitive operations: x (features, batch) -> h (width, batch)."""
+    h_past = bp.get_past_variable(f"hidden-{layer_index}", np.zeros((width, 1)))
+
+    def weight(name: str, columns: int) -> Any:
+        return bp.get_variable(name, (width, columns), initializer)
+
+    with bp.variable_scope(f"gru_layer_{layer_index}"):
+        W_x = [weight(f"W_x{gate}", x.shape[0]) for gate in "rzn"]
+        W_h = [weight(f"W_h{gate}", width) for gate in "rzn"]
+        b = [weight(f"b_{gate}", 1) for gate in "rzn"]
+        r, z = (bptt.sigmoid(W_x[k] @ x + W_h[k] @ h_past + b[k]) for k in (0, 1))
+        if reset == "after":
+            candidate = r * (W_h[2] @ h_past + weight("b_hn", 1))
+        else:
+            candidate = W_h[2] @ (r * h_past)
+        n = bptt.tanh(W_x[2] @ x + b[2] + candidate)
+    return bp.name_variable(f"hidden-{layer_index}", (1 - z) * n + z * h_past)
 
 
 def lstm_cell(
@@ -89,6 +119,7 @@ def lstm_cell(
     return c, h
 
 
+GRU: dict[str, Cell] = {"fused": bptt.layers.gru, "primitive": gru_cell}
 RNN: dict[str, Cell] = {"fused": bptt.layers.rnn, "primitive": rnn_cell}
 LSTM: dict[str, Cell] = {"fused": bptt.layers.lstm, "primitive": lstm_cell}
 

@@ -30,8 +30,16 @@ def logistic(x: np.ndarray) -> np.ndarray:
     return 1 / (1 + np.exp(-x))
 
 
-def rnn(x, h, W_ax, W_aa, b_a):
-    return [np.tanh(W_aa @ h + W_ax @ x + b_a)]
+def rnn(x, h, W_ax, W_aa, b_a, *, activation):
+    z = W_aa @ h + W_ax @ x + b_a
+    return [np.tanh(z) if activation == "tanh" else np.maximum(z, 0)]
+
+
+def gru(x, h, W_xr, W_xz, W_xn, W_hr, W_hz, W_hn, b_r, b_z, b_n, b_hn=0, *, reset):
+    r = logistic(W_xr @ x + W_hr @ h + b_r)
+    z = logistic(W_xz @ x + W_hz @ h + b_z)
+    met = r * (W_hn @ h + b_hn) if reset == "after" else W_hn @ (r * h)
+    return [(1 - z) * np.tanh(W_xn @ x + b_n + met) + z * h]
 
 
 def lstm(
@@ -93,6 +101,7 @@ MEANING: dict[str, Callable[..., list[np.ndarray]]] = {
     "mean": reduction(np.mean),
     "expand": lambda x, features, batch: [np.broadcast_to(x, (features, batch))],
     "rnn": rnn,
+    "gru": gru,
     "lstm": lstm,
 }
 

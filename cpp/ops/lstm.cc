@@ -128,7 +128,7 @@ class Lstm final : public Operation<S> {
     const Span mine = part.of(gates_.panels);
     add_weight_gradient(W_x_, gates_, all_packets, x_, r, mine);
     add_weight_gradient(W_h_, gates_, all_packets, h_past_, r, mine);
-    add_bias_gradient(bias_, gates_, batch_, r, mine);
+    add_bias_gradient(bias_, gates_, all_packets, batch_, r, mine);
     if (peephole_ == Peephole::Full) {
       add_weight_gradient(W_cif_, gates_, {I, G}, c_past_, r, mine);
       add_weight_gradient(W_co_, gates_, {O, O + 1}, c_, r, mine);

@@ -8,6 +8,9 @@ namespace bptt {
 /// All packets of a panel.
 inline constexpr Span all_packets{0, 4};
 
+/// With fewer lanes than these, and several frames, what a cell's inputs give is made for all frames at once.
+inline constexpr Index few_lanes = 4;
+
 /// Calls f(first, count) for the columns of each frame of a range in turn.
 template <class F>
 void each_frame(Range r, Index batch, F&& f) {
@@ -22,7 +25,10 @@ template <class S>
 class RecurrentProduct {
  public:
   RecurrentProduct(const Panels& panels, const std::uint64_t* version, Index batch, Index frames)
-      : batch_(batch), apart_(batch < 4 && frames > 1), before_(panels, version), each_(panels, version) {}
+      : batch_(batch),
+        apart_(batch < few_lanes && frames > 1),
+        before_(panels, version),
+        each_(panels, version) {}
 
   /// Adds the product of a weight with an input, with 1 (a bias), or with a state of the frame before.
   void input(const Tensor<S>& w, const Tensor<S>& x) {
@@ -85,8 +91,13 @@ class Back {
 
   /// Of each panel of dz, `packets` belong to the rows of W. Does nothing if no gradient is wanted.
   Back(const Tensor<S>& w, const Tensor<S>& x, const Panelled<S>& dz, Span packets, Scratch<S>& scratch)
+      : Back(w, x, dz, packets, scratch, x.gradient) {}
+
+  /// The same for an x in scratch memory, which has no place while memory is counted.
+  Back(const Tensor<S>& w, const Tensor<S>& x, const Panelled<S>& dz, Span packets, Scratch<S>& scratch,
+       bool wanted)
       : x_(x) {
-    if (!x_.gradient) return;
+    if (!wanted) return;
     factor_ = Factor<S>(Panels::plain<S>(x.shape.features), w.version);
     factor_.add_transposed(w.values(0), dz.panels, packets);
     scratch.take(factor_);
@@ -144,10 +155,11 @@ void add_weight_gradient(const Tensor<S>& w, const Panelled<S>& dz, Span packets
 
 /// The same for a bias, which met ones.
 template <class S>
-void add_bias_gradient(const Tensor<S>& bias, const Panelled<S>& dz, Index batch, Range r, Span which) {
+void add_bias_gradient(const Tensor<S>& bias, const Panelled<S>& dz, Span packets, Index batch, Range r,
+                       Span which) {
   static constexpr S one = 1;
   if (!bias.gradient) return;
-  add_outer_product(bias.gradients(0), dz, all_packets, &one, 0, {r.begin * batch, r.end * batch}, which);
+  add_outer_product(bias.gradients(0), dz, packets, &one, 0, {r.begin * batch, r.end * batch}, which);
 }
 
 }  // namespace bptt

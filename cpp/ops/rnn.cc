@@ -2,14 +2,51 @@
 //
 //   h_t = tanh(W_aa h_{t-1} + W_ax x_t + b_a)
 //
+// or with relu(v) = max(v, 0) in place of tanh (Le, Jaitly & Hinton, "A simple way to initialize recurrent networks of
+// rectified linear units", 2015, arXiv:1504.00941).
+//
 // One product for each frame, over input, state and bias together. With few lanes the input's and the bias's part is
 // one product over the whole range before. On the way back the product that gives the gradient of h_{t-1} goes on, tile
-// by tile, to the gradient under the tanh of frame t-1.
+// by tile, to the gradient under the activation of frame t-1.
 #include "kernel/activate.h"
 #include "ops/recurrent.h"
 
 namespace bptt {
 namespace {
+
+// h = f(z), and from h and dh what comes to z.
+
+struct Tanh {
+  template <class P>
+  static P value(const P& z) {
+    return packet_tanh(z);
+  }
+  template <class P>
+  static P back(const P& h, const P& dh) {
+    using namespace Eigen::internal;
+    return pmul(dh, psub(pset1<P>(ScalarOf<P>(1)), pmul(h, h)));
+  }
+};
+
+struct Relu {
+  template <class P>
+  static P value(const P& z) {
+    using namespace Eigen::internal;
+    return pmax<Eigen::PropagateNaN>(z, pset1<P>(ScalarOf<P>(0)));
+  }
+  template <class P>
+  static P back(const P& h, const P& dh) {
+    using namespace Eigen::internal;
+    return pand(pcmp_lt(pset1<P>(ScalarOf<P>(0)), h), dh);
+  }
+};
+
+bool rectified(const Attributes& attributes) {
+  const std::string& name = std::get<std::string>(attributes.at("activation"));
+  if (name != "tanh" && name != "relu")
+    throw UsageError("rnn: activation is \"tanh\" or \"relu\", got \"" + name + "\"");
+  return name == "relu";
+}
 
 template <class S>
 class Rnn final : public Operation<S> {
@@ -28,8 +65,9 @@ class Rnn final : public Operation<S> {
     product_.state(W_aa_, past_);
     product_.place(b.scratch);
     with_packet<S>(panels_.width(), [&]<class P>(P*) {
-      activate_ = &Rnn::template activate<P>;
-      backward_ = &Rnn::template backward<P>;
+      const bool relu = rectified(b.attributes);
+      activate_ = relu ? &Rnn::template activate<P, Relu> : &Rnn::template activate<P, Tanh>;
+      backward_ = relu ? &Rnn::template backward<P, Relu> : &Rnn::template backward<P, Tanh>;
     });
     if (!h_.gradient) return;
     dz_ = {panels_, nullptr, x_.shape.batch * b.frames};
@@ -66,26 +104,26 @@ class Rnn final : public Operation<S> {
     const Span mine = part.of(panels_);
     add_weight_gradient(W_ax_, dz_, all_packets, x_, r, mine);
     add_weight_gradient(W_aa_, dz_, all_packets, past_, r, mine);
-    add_bias_gradient(b_a_, dz_, x_.shape.batch, r, mine);
+    add_bias_gradient(b_a_, dz_, all_packets, x_.shape.batch, r, mine);
   }
 
  private:
-  template <class P>
+  template <class P, class Activation>
   static void activate(const Rnn& self, Index panel, Index column, Index count) {
     self.template each_packet<P>(panel, column, count, [&](Index place, Index valid, Index, Index) {
       S* const h = self.h_.value + place;
-      store_first(h, packet_tanh(load_first<P>(h, valid)), valid);
+      store_first(h, Activation::value(load_first<P>(h, valid)), valid);
     });
   }
 
-  /// From the gradient of h to that under the tanh.
-  template <class P>
+  /// From the gradient of h to that under the activation.
+  template <class P, class Activation>
   static void backward(const Rnn& self, Index panel, Index column, Index count) {
     using namespace Eigen::internal;
     self.template each_packet<P>(panel, column, count, [&](Index place, Index valid, Index packet, Index c) {
       const P h = load_first<P>(self.h_.value + place, valid);
       const P dh = load_first<P>(self.h_.gradient + place, valid);
-      pstoreu(self.dz_.at(panel, c) + packet * width_of<P>, pmul(dh, psub(pset1<P>(S(1)), pmul(h, h))));
+      pstoreu(self.dz_.at(panel, c) + packet * width_of<P>, Activation::back(h, dh));
     });
   }
 
@@ -102,7 +140,7 @@ class Rnn final : public Operation<S> {
   Tensor<S> x_, past_, W_ax_, W_aa_, b_a_, h_;
   Panels panels_;
   RecurrentProduct<S> product_;
-  Panelled<S> dz_;  // scratch: the gradient of the sum under the tanh
+  Panelled<S> dz_;  // scratch: the gradient of the sum under the activation
   Back<S> to_x_, to_past_;
   Pass activate_ = nullptr, backward_ = nullptr;
 };
@@ -111,6 +149,7 @@ const Register<Rnn> rnn{{
     .name = "rnn",
     .infer = [](const Call& call) -> std::vector<Signature> {
       require_inputs(call, "rnn", 5);
+      rectified(call.attributes);
       const Shape x = call.inputs[0].shape, past = call.inputs[1].shape;
       const Index H = past.features;
       require_shape(call, 1, {H, x.batch}, "rnn: h at t-1");
@@ -119,7 +158,9 @@ const Register<Rnn> rnn{{
       require_shape(call, 4, {H, 1}, "rnn: b_a");
       return {call.inputs[1]};
     },
-    .examples = {{{{1, 1}, {3, 1}, {3, 1}, {3, 3}, {3, 1}}}, {{{4, 2}, {2, 2}, {2, 4}, {2, 2}, {2, 1}}}},
+    .examples = {{{{1, 1}, {3, 1}, {3, 1}, {3, 3}, {3, 1}}, {{"activation", std::string("tanh")}}},
+                 {{{4, 2}, {2, 2}, {2, 4}, {2, 2}, {2, 1}}, {{"activation", std::string("tanh")}}},
+                 {{{2, 3}, {5, 3}, {5, 2}, {5, 5}, {5, 1}}, {{"activation", std::string("relu")}}}},
     .first_weight = 2,
     .loops = {{1, 0}},
     .split = by_lanes,

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import nullcontext
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 import numpy.typing as npt
 
@@ -30,7 +30,11 @@ from bptt.trace import Trace
 if TYPE_CHECKING:
     from bptt.model import BPTT
 
+Name = TypeVar("Name", bound=str)
+
 _PEEPHOLES = ("full", "diagonal")
+_RESETS = ("after", "before")
+_ACTIVATIONS = ("tanh", "relu")
 
 
 def rnn(
@@ -38,6 +42,7 @@ def rnn(
     x: Operand,
     width: int,
     *,
+    activation: Literal["tanh", "relu"] = "tanh",
     output: bool = False,
     layer_index: int | None = None,
     initializer: Initializer | None = None,
@@ -49,10 +54,14 @@ def rnn(
 
         h = tanh(W_aa h' + W_ax x + b_a)
 
+    With relu, ``max(v, 0)``, in place of tanh, W_aa does best near the identity (Le, Jaitly &
+    Hinton 2015, arXiv:1504.00941); an orthogonal one, as by default, keeps lengths too.
+
     Args:
         bp: the net whose frame is traced.
         x: ``(input features, batch)``.
         width: features of h.
+        activation: ``"tanh"`` or ``"relu"``, of h.
         output: return ``o = tanh(W_ya h + b_y)`` in place of h.
         layer_index: the n of the names; one more than the largest so far by default.
         initializer: draws all weights.
@@ -61,7 +70,11 @@ def rnn(
     Returns:
         h, or o: ``(width, batch)``. Weights ``rnn_layer_n/W_ax``, ``W_aa``, ``b_a``, and for o
         ``W_ya``, ``b_y``; state ``hidden-n``.
+
+    Raises:
+        UsageError: another activation.
     """
+    activation = _one_of(_ACTIVATIONS, activation, "activation")
     trace = _trace(bp)
     x = trace.frame_value(x)
     features, batch = x.shape
@@ -72,7 +85,7 @@ def rnn(
         W_aa = bp.get_variable("W_aa", (width, width), _or(initializer, orthogonal))
         b_a = bp.get_variable("b_a", (width, 1), _or(initializer, zeros))
         past = trace.past(state, trace.start(state, width, initial_state), batch)
-        (h,) = trace.append("rnn", x, past, W_ax, W_aa, b_a)
+        (h,) = trace.append("rnn", x, past, W_ax, W_aa, b_a, activation=activation)
         bp.name_variable(state, h)
         if not output:
             return h
@@ -122,8 +135,8 @@ def lstm(
     Raises:
         UsageError: another peephole.
     """
-    if peephole is not None and not (isinstance(peephole, str) and peephole in _PEEPHOLES):
-        raise UsageError(f'peephole is "full", "diagonal" or None, got {shown(peephole)}')
+    if peephole is not None:
+        peephole = _one_of(_PEEPHOLES, peephole, "peephole", " or None")
     columns = {None: 0, "diagonal": 1, "full": width}[peephole]
     trace = _trace(bp)
     x = trace.frame_value(x)
@@ -146,6 +159,66 @@ def lstm(
     ]
     c, h = trace.append("lstm", x, *pasts, *weights, peephole=peephole or "none")
     return bp.name_variable(f"cell-{index}", c), bp.name_variable(f"hidden-{index}", h)
+
+
+def gru(
+    bp: BPTT,
+    x: Operand,
+    width: int,
+    *,
+    reset: Literal["after", "before"] = "after",
+    layer_index: int | None = None,
+    initializer: Initializer | None = None,
+    initial_state: Initializer | npt.ArrayLike | None = None,
+) -> Symbol:
+    """A layer of gated recurrent units (Cho et al. 2014, arXiv:1406.1078).
+
+    With the past value h' of the state, and * entry by entry::
+
+        r = sigmoid(W_xr x + W_hr h' + b_r)
+        z = sigmoid(W_xz x + W_hz h' + b_z)
+        n = tanh(W_xn x + b_n + r * (W_hn h' + b_hn))       reset="after", as cuDNN and PyTorch
+        n = tanh(W_xn x + b_n + W_hn (r * h'))              reset="before", as the paper
+        h = (1 - z) * n + z * h'
+
+    ``docs/cells.md`` says which of PyTorch's and Keras's weights is which of these.
+
+    Args:
+        bp: the net whose frame is traced.
+        x: ``(input features, batch)``.
+        width: features of h.
+        reset: whether the reset gate r comes ``"after"`` the product with the state or
+            ``"before"``.
+        layer_index: the n of the names; one more than the largest so far by default.
+        initializer: draws all weights.
+        initial_state: draws the starting state.
+
+    Returns:
+        h: ``(width, batch)``. Weights ``gru_layer_n/W_xr``, ``W_hr``, ``b_r``, and so for z and n,
+        with ``reset="after"`` ``b_hn`` too; state ``hidden-n``.
+
+    Raises:
+        UsageError: another reset.
+    """
+    reset = _one_of(_RESETS, reset, "reset")
+    trace = _trace(bp)
+    x = trace.frame_value(x)
+    features, batch = x.shape
+    index = trace.layer(layer_index)
+    state = f"hidden-{index}"
+    with bp.variable_scope(f"gru_layer_{index}"):
+
+        def weight(name: str, columns: int, default: Initializer) -> Symbol:
+            return bp.get_variable(name, (width, columns), _or(initializer, default))
+
+        weights = [weight(f"W_x{gate}", features, glorot_uniform) for gate in "rzn"]
+        weights += [weight(f"W_h{gate}", width, orthogonal) for gate in "rzn"]
+        weights += [weight(f"b_{gate}", 1, zeros) for gate in "rzn"]
+        if reset == "after":
+            weights.append(weight("b_hn", 1, zeros))
+    past = trace.past(state, trace.start(state, width, initial_state), batch)
+    (h,) = trace.append("gru", x, past, *weights, reset=reset)
+    return bp.name_variable(state, h)
 
 
 def dense(
@@ -190,6 +263,14 @@ def _trace(bp: BPTT) -> Trace:
     if not isinstance(trace, Trace):
         raise UsageError(f"a layer's first argument is the BPTT it belongs to, got {shown(bp)}")
     return trace
+
+
+def _one_of(names: tuple[Name, ...], name: Name, what: str, otherwise: str = "") -> Name:
+    """`name`, if it is one of those there are."""
+    if isinstance(name, str) and name in names:
+        return name
+    choices = (", " if otherwise else " or ").join(f'"{each}"' for each in names)
+    raise UsageError(f"{what} is {choices}{otherwise}, got {shown(name)}")
 
 
 def _or(initializer: Initializer | None, default: Initializer) -> Initializer:

@@ -1,0 +1,64 @@
+// How a cell's element-wise equations reach their numbers: gates lie in panels, states in plain columns.
+#pragma once
+
+#include "ops/operation.h"
+
+namespace bptt {
+
+/// The row blocks of several gates as one matrix, given the first.
+template <class S>
+Tensor<S> stack(Tensor<S> first, Index gates) {
+  first.shape.features *= gates;
+  return first;
+}
+
+/// Where the numbers of one packet of units and one column lie, and how many units are real.
+template <class S>
+struct Place {
+  S* gates;
+  Index unit, state, valid;
+};
+
+/// Calls f(place) for the columns of one panel, which holds one packet of units of every gate.
+template <class S, class F>
+void each_column(const Panelled<S>& gates, Index units, Index panel, Index column, Index count, F&& f) {
+  const Index unit = gates.panels.row(panel), valid = gates.panels.valid(panel, 0);
+  for (Index c = column; c < column + count; ++c)
+    f(Place<S>{gates.at(panel, c), unit, c * units + unit, valid});
+}
+
+/// Calls f(panel) for the panels of gates that have the units of one panel of plain rows, which has several packets.
+template <class S, class F>
+void each_panel(const Panelled<S>& gates, Index plain, F&& f) {
+  const Index end = std::min((plain + 1) * Tiles<S>::packets, gates.panels.count());
+  for (Index panel = plain * Tiles<S>::packets; panel < end; ++panel) f(panel);
+}
+
+/// The k-th gate.
+template <class P>
+P gate(const Place<ScalarOf<P>>& at, Index k) {
+  return Eigen::internal::ploadu<P>(at.gates + k * width_of<P>);
+}
+template <class P>
+void set(const Place<ScalarOf<P>>& at, Index k, const P& value) {
+  Eigen::internal::pstoreu(at.gates + k * width_of<P>, value);
+}
+
+/// The numbers of a state, or of its gradient.
+template <class P>
+P state(const ScalarOf<P>* of, const Place<ScalarOf<P>>& at) {
+  return load_first<P>(of + at.state, at.valid);
+}
+template <class P>
+void set_state(ScalarOf<P>* of, const Place<ScalarOf<P>>& at, const P& value) {
+  store_first(of + at.state, value, at.valid);
+}
+
+/// Panels of several gates, as those from the k-th on.
+template <class S>
+Panelled<S> from_gate(Panelled<S> gates, Index k) {
+  gates.data += k * gates.panels.width();
+  return gates;
+}
+
+}  // namespace bptt

@@ -1,0 +1,403 @@
+// The gated recurrent unit, fused, in both of the forms that are in use. With r the reset gate, z the update gate, n the
+// candidate, and h' = h_{t-1}:
+//
+//   r_t = sigmoid(W_xr x_t + W_hr h' + b_r)
+//   z_t = sigmoid(W_xz x_t + W_hz h' + b_z)
+//   n_t = tanh(W_xn x_t + b_n + r_t (W_hn h' + b_hn))     reset after the product
+//   n_t = tanh(W_xn x_t + b_n + W_hn (r_t h'))            reset before it
+//   h_t = (1 - z_t) n_t + z_t h'
+//
+// Before: Cho et al., "Learning phrase representations using RNN encoder-decoder for statistical machine translation", 2014
+// (arXiv:1406.1078), equations 5-8. After: what cuDNN made common, since it needs one product a frame instead of two that
+// wait for each other.
+#include "kernel/activate.h"
+#include "ops/gates.h"
+#include "ops/recurrent.h"
+
+namespace bptt {
+namespace {
+
+enum Input : std::size_t {
+  X = 0,
+  PAST = 1,
+  W_XR = 2,
+  W_XZ = 3,
+  W_XN = 4,
+  W_HR = 5,
+  W_HZ = 6,
+  W_HN = 7,
+  B_R = 8,
+  B_Z = 9,
+  B_N = 10,
+  B_HN = 11
+};
+
+/// h = (1 - z) n + z h', and back: what is left for n and z to multiply with their own slopes, and h''s part.
+template <class P>
+P mix(const P& z, const P& n, const P& past) {
+  using namespace Eigen::internal;
+  return pmadd(z, psub(past, n), n);
+}
+template <class P>
+P slope_of_sigmoid(const P& s) {
+  using namespace Eigen::internal;
+  return pmul(s, psub(pset1<P>(ScalarOf<P>(1)), s));
+}
+/// The gradients of the sums under n and under z.
+template <class P>
+std::pair<P, P> unmix(const P& dh, const P& z, const P& n, const P& past) {
+  using namespace Eigen::internal;
+  const P one = pset1<P>(ScalarOf<P>(1));
+  return {pmul(pmul(dh, psub(one, z)), psub(one, pmul(n, n))),
+          pmul(pmul(dh, psub(past, n)), slope_of_sigmoid(z))};
+}
+
+/// The candidate's two halves stand in gates of their own, n and hn, at the two ends: the input's product meets the first
+/// three gates, the state's the last three.
+template <class S>
+class ResetAfter final : public Operation<S> {
+ public:
+  explicit ResetAfter(const Binding<S>& b)
+      : H_(b.outputs[0].shape.features),
+        batch_(b.outputs[0].shape.batch),
+        apart_(batch_ < few_lanes && b.frames > 1),
+        x_(b.inputs[X]),
+        past_(b.inputs[PAST]),
+        W_x_(stack(b.inputs[W_XN], 3)),
+        W_h_(stack(b.inputs[W_HR], 3)),
+        bias_(stack(b.inputs[B_N], 3)),
+        b_hn_(b.inputs[B_HN]),
+        h_(b.outputs[0]),
+        input_(Panels::gates<S>(H_, 3), W_x_.version),
+        state_(Panels::gates<S>(H_, 3), W_h_.version) {
+    static constexpr S one = 1;
+    const bool backward = h_.gradient;
+    gates_ = {Panels::gates<S>(H_, 4), nullptr, batch_ * (backward || apart_ ? b.frames : 1)};
+    gates_.data = b.scratch.take(gates_.size());
+    input_.add(W_x_.values(0));
+    input_.add(bias_.values(0));
+    input_pieces_ = {{x_.value, x_.shape.features, 1, x_.outer}, {&one, 1, 0, 0}};
+    state_.add(W_h_.values(0));
+    state_pieces_ = {{past_.value, H_, 1, past_.outer}};
+    b.scratch.take(input_);
+    b.scratch.take(state_);
+    with_packet<S>(gates_.panels.width(), [&]<class P>(P*) {
+      begin_ = &ResetAfter::template begin<P>;
+      forward_ = &ResetAfter::template forward<P>;
+      backward_ = &ResetAfter::template backward<P>;
+    });
+    if (!backward) return;
+    to_x_ = Back<S>(W_x_, x_, gates_, {N, HN}, b.scratch);
+    to_past_ = Back<S>(W_h_, past_, gates_, {R, HN + 1}, b.scratch);
+  }
+
+  void prepare() override {
+    input_.pack();
+    state_.pack();
+    to_x_.pack();
+    to_past_.pack();
+  }
+
+  void forward(Range r) override {
+    if (apart_)
+      columns(r, batch_, [&](Index first, Index count) {
+        input_.multiply(input_pieces_, gates_, false, first, count, false, pass(begin_));
+      });
+    each_frame(r, batch_, [&](Index first, Index count) {
+      const bool alone = batch_ == 1;
+      if (!apart_) input_.multiply(input_pieces_, gates_, false, first, count, alone, pass(begin_));
+      state_.multiply(state_pieces_, from_gate(gates_, R), true, first, count, alone, pass(forward_));
+    });
+  }
+
+  void backward(Range r) override {
+    const auto frame = [&](Index first, Index count) {
+      for (Index panel = 0; panel < gates_.panels.count(); ++panel) backward_(*this, panel, first, count);
+    };
+    const auto tile = [&](Index plain, Index column, Index count) {
+      each_panel(gates_, plain, [&](Index panel) { backward_(*this, panel, column, count); });
+    };
+    through_time(r, batch_, to_past_, to_past_.leads_to(h_), frame, tile);
+    to_x_.add(r);
+  }
+
+  /// By now the gates hold the gradients of their sums.
+  void accumulate(Range r, Part part) override {
+    const Span mine = part.of(gates_.panels);
+    add_weight_gradient(W_x_, gates_, {N, HN}, x_, r, mine);
+    add_weight_gradient(W_h_, gates_, {R, HN + 1}, past_, r, mine);
+    add_bias_gradient(bias_, gates_, {N, HN}, batch_, r, mine);
+    add_bias_gradient(b_hn_, gates_, {HN, HN + 1}, batch_, r, mine);
+  }
+
+ private:
+  enum Gate : Index { N, R, Z, HN };  // the packets of a panel
+  using Pass = void (*)(const ResetAfter&, Index panel, Index column, Index count);
+
+  /// The sum under hn begins with its bias.
+  template <class P>
+  static void begin(const ResetAfter& self, Index panel, Index column, Index count) {
+    each_column(self.gates_, self.H_, panel, column, count, [&](const Place<S>& at) {
+      set(at, HN, load_first<P>(self.b_hn_.value + at.unit, at.valid));
+    });
+  }
+
+  template <class P>
+  static void forward(const ResetAfter& self, Index panel, Index column, Index count) {
+    using namespace Eigen::internal;
+    each_column(self.gates_, self.H_, panel, column, count, [&](const Place<S>& at) {
+      const P past = state<P>(self.past_.value, at);
+      const P r = packet_sigmoid(gate<P>(at, R)), z = packet_sigmoid(gate<P>(at, Z));
+      const P n = packet_tanh(pmadd(r, gate<P>(at, HN), gate<P>(at, N)));
+      set(at, N, n);
+      set(at, R, r);
+      set(at, Z, z);
+      set_state(self.h_.value, at, mix(z, n, past));
+    });
+  }
+
+  /// Each gate gives way to the gradient of its sum.
+  template <class P>
+  static void backward(const ResetAfter& self, Index panel, Index column, Index count) {
+    using namespace Eigen::internal;
+    each_column(self.gates_, self.H_, panel, column, count, [&](const Place<S>& at) {
+      const P dh = state<P>(self.h_.gradient, at), past = state<P>(self.past_.value, at);
+      const P r = gate<P>(at, R), z = gate<P>(at, Z);
+      const auto [dn, dz] = unmix(dh, z, gate<P>(at, N), past);
+      set(at, R, pmul(pmul(dn, gate<P>(at, HN)), slope_of_sigmoid(r)));
+      set(at, N, dn);
+      set(at, Z, dz);
+      set(at, HN, pmul(dn, r));
+      if (S* const to = self.past_.gradient) set_state(to, at, pmadd(dh, z, state<P>(to, at)));
+    });
+  }
+
+  auto pass(Pass run) const {
+    return [this, run](Index panel, Index column, Index count) { run(*this, panel, column, count); };
+  }
+
+  Index H_, batch_;
+  bool apart_;  // the input's part is one product over all frames
+  Tensor<S> x_, past_, W_x_, W_h_, bias_, b_hn_, h_;
+  Factor<S> input_, state_;
+  std::vector<Right<S>> input_pieces_, state_pieces_;
+  Panelled<S> gates_;  // scratch: n r z hn, then their gradients; of one frame where no more is needed
+  Back<S> to_x_, to_past_;
+  Pass begin_, forward_, backward_;
+};
+
+/// Two products wait for each other: the gates' and, with what the reset gate leaves of the state, the candidate's.
+template <class S>
+class ResetBefore final : public Operation<S> {
+ public:
+  explicit ResetBefore(const Binding<S>& b)
+      : H_(b.outputs[0].shape.features),
+        batch_(b.outputs[0].shape.batch),
+        x_(b.inputs[X]),
+        past_(b.inputs[PAST]),
+        W_x_(stack(b.inputs[W_XR], 2)),
+        W_h_(stack(b.inputs[W_HR], 2)),
+        bias_(stack(b.inputs[B_R], 2)),
+        W_xn_(b.inputs[W_XN]),
+        W_hn_(b.inputs[W_HN]),
+        b_n_(b.inputs[B_N]),
+        h_(b.outputs[0]),
+        kept_(past_),
+        gates_product_(Panels::gates<S>(H_, 2), W_x_.version, batch_, b.frames),
+        candidate_product_(Panels::plain<S>(H_), W_xn_.version, batch_, b.frames) {
+    const Index all = batch_ * b.frames;
+    const bool backward = h_.gradient;
+    gates_ = {Panels::gates<S>(H_, 2), nullptr, backward || gates_product_.apart() ? all : batch_};
+    gates_.data = b.scratch.take(gates_.size());
+    candidate_ = {Panels::plain<S>(H_), nullptr, backward || candidate_product_.apart() ? all : batch_};
+    candidate_.data = b.scratch.take(candidate_.size());
+    kept_.value = b.scratch.take(H_ * all);
+    kept_.gradient = backward ? b.scratch.take(H_ * all) : nullptr;
+    kept_.outer = H_;
+    gates_product_.input(W_x_, x_);
+    gates_product_.input(bias_);
+    gates_product_.state(W_h_, past_);
+    gates_product_.place(b.scratch);
+    candidate_product_.input(W_xn_, x_);
+    candidate_product_.input(b_n_);
+    candidate_product_.state(W_hn_, kept_);
+    candidate_product_.place(b.scratch);
+    with_packet<S>(gates_.panels.width(), [&]<class P>(P*) {
+      forward_gates_ = &ResetBefore::template forward_gates<P>;
+      forward_candidate_ = &ResetBefore::template forward_candidate<P>;
+      backward_candidate_ = &ResetBefore::template backward_candidate<P>;
+      backward_gates_ = &ResetBefore::template backward_gates<P>;
+    });
+    if (!backward) return;
+    gates_to_x_ = Back<S>(W_x_, x_, gates_, all_packets, b.scratch);
+    candidate_to_x_ = Back<S>(W_xn_, x_, candidate_, all_packets, b.scratch);
+    to_past_ = Back<S>(W_h_, past_, gates_, all_packets, b.scratch);
+    to_kept_ = Back<S>(W_hn_, kept_, candidate_, all_packets, b.scratch, true);
+  }
+
+  void prepare() override {
+    gates_product_.pack();
+    candidate_product_.pack();
+    for (Back<S>* back : {&gates_to_x_, &candidate_to_x_, &to_past_, &to_kept_}) back->pack();
+  }
+
+  void forward(Range r) override {
+    gates_product_.before(r, gates_);
+    candidate_product_.before(r, candidate_);
+    each_frame(r, batch_, [&](Index first, Index count) {
+      gates_product_.frame(first, count, gates_, pass(forward_gates_));
+      candidate_product_.frame(first, count, candidate_, by_panel(forward_candidate_));
+    });
+  }
+
+  void backward(Range r) override {
+    const auto frame = [&](Index first, Index count) {
+      for (Index panel = 0; panel < gates_.panels.count(); ++panel)
+        backward_candidate_(*this, panel, first, count);
+      to_kept_.add(first, count, by_panel(backward_gates_));
+    };
+    through_time(r, batch_, to_past_, false, frame, nothing);
+    gates_to_x_.add(r);
+    candidate_to_x_.add(r);
+  }
+
+  void accumulate(Range r, Part part) override {
+    const Span gates = part.of(gates_.panels), plain = part.of(candidate_.panels);
+    add_weight_gradient(W_x_, gates_, all_packets, x_, r, gates);
+    add_weight_gradient(W_h_, gates_, all_packets, past_, r, gates);
+    add_bias_gradient(bias_, gates_, all_packets, batch_, r, gates);
+    add_weight_gradient(W_xn_, candidate_, all_packets, x_, r, plain);
+    add_weight_gradient(W_hn_, candidate_, all_packets, kept_, r, plain);
+    add_bias_gradient(b_n_, candidate_, all_packets, batch_, r, plain);
+  }
+
+ private:
+  enum Gate : Index { R, Z };
+  using Pass = void (*)(const ResetBefore&, Index panel, Index column, Index count);
+
+  template <class P>
+  static void forward_gates(const ResetBefore& self, Index panel, Index column, Index count) {
+    using namespace Eigen::internal;
+    each_column(self.gates_, self.H_, panel, column, count, [&](const Place<S>& at) {
+      const P r = packet_sigmoid(gate<P>(at, R));
+      set(at, R, r);
+      set(at, Z, packet_sigmoid(gate<P>(at, Z)));
+      set_state(self.kept_.value, at, pmul(r, state<P>(self.past_.value, at)));
+    });
+  }
+
+  template <class P>
+  static void forward_candidate(const ResetBefore& self, Index panel, Index column, Index count) {
+    self.template each_candidate<P>(panel, column, count, [&](const Place<S>& at, S* candidate) {
+      const P n = packet_tanh(Eigen::internal::ploadu<P>(candidate));
+      Eigen::internal::pstoreu(candidate, n);
+      set_state(self.h_.value, at, mix(gate<P>(at, Z), n, state<P>(self.past_.value, at)));
+    });
+  }
+
+  /// From the gradient of h to those of the sums under n and z; then, once that of what was kept is there, to that under r.
+  template <class P>
+  static void backward_candidate(const ResetBefore& self, Index panel, Index column, Index count) {
+    using namespace Eigen::internal;
+    self.template each_candidate<P>(panel, column, count, [&](const Place<S>& at, S* candidate) {
+      const P dh = state<P>(self.h_.gradient, at), past = state<P>(self.past_.value, at);
+      const P z = gate<P>(at, Z);
+      const auto [dn, dz] = unmix(dh, z, ploadu<P>(candidate), past);
+      pstoreu(candidate, dn);
+      set(at, Z, dz);
+      set_state(self.kept_.gradient, at, pset1<P>(S(0)));
+      if (S* const to = self.past_.gradient) set_state(to, at, pmadd(dh, z, state<P>(to, at)));
+    });
+  }
+
+  template <class P>
+  static void backward_gates(const ResetBefore& self, Index panel, Index column, Index count) {
+    using namespace Eigen::internal;
+    each_column(self.gates_, self.H_, panel, column, count, [&](const Place<S>& at) {
+      const P d_kept = state<P>(self.kept_.gradient, at), r = gate<P>(at, R);
+      set(at, R, pmul(pmul(d_kept, state<P>(self.past_.value, at)), slope_of_sigmoid(r)));
+      if (S* const to = self.past_.gradient) set_state(to, at, pmadd(d_kept, r, state<P>(to, at)));
+    });
+  }
+
+  /// Calls f(place, candidate) for the columns of one panel of gates.
+  template <class P, class F>
+  void each_candidate(Index panel, Index column, Index count, F&& f) const {
+    const Index plain = panel / Tiles<S>::packets, packet = panel % Tiles<S>::packets;
+    Index c = column;
+    each_column(gates_, H_, panel, column, count,
+                [&](const Place<S>& at) { f(at, candidate_.at(plain, c++) + packet * width_of<P>); });
+  }
+
+  auto pass(Pass run) const {
+    return [this, run](Index panel, Index column, Index count) { run(*this, panel, column, count); };
+  }
+  /// The same for a product in the candidate's panels.
+  auto by_panel(Pass run) const {
+    return [this, run](Index plain, Index column, Index count) {
+      each_panel(gates_, plain, [&](Index panel) { run(*this, panel, column, count); });
+    };
+  }
+
+  Index H_, batch_;
+  Tensor<S> x_, past_, W_x_, W_h_, bias_, W_xn_, W_hn_, b_n_, h_;
+  Tensor<S> kept_;  // scratch: r h', and its gradient
+  RecurrentProduct<S> gates_product_, candidate_product_;
+  Panelled<S> gates_, candidate_;  // scratch: r z, and n; then the gradients of their sums
+  Back<S> gates_to_x_, candidate_to_x_, to_past_, to_kept_;
+  Pass forward_gates_, forward_candidate_, backward_candidate_, backward_gates_;
+};
+
+bool resets_after(const Attributes& attributes) {
+  const std::string& name = std::get<std::string>(attributes.at("reset"));
+  if (name != "after" && name != "before")
+    throw UsageError("gru: reset is \"after\" or \"before\", got \"" + name + "\"");
+  return name == "after";
+}
+
+template <class S>
+struct Gru {
+  static std::unique_ptr<Operation<S>> make(const Binding<S>& b) {
+    if (resets_after(b.attributes)) return std::make_unique<ResetAfter<S>>(b);
+    return std::make_unique<ResetBefore<S>>(b);
+  }
+};
+
+std::vector<Signature> infer(const Call& call) {
+  const bool after = resets_after(call.attributes);
+  require_inputs(call, "gru", after ? 12 : 11);
+  const Shape x = call.inputs[X].shape;
+  const Index H = call.inputs[PAST].shape.features;
+  require_shape(call, PAST, {H, x.batch}, "gru: h at t-1");
+  const char* const gates[] = {"r", "z", "n"};
+  for (std::size_t k = 0; k < 3; ++k) {
+    require_shape(call, W_XR + k, {H, x.features}, std::string("gru: W_x") + gates[k]);
+    require_shape(call, W_HR + k, {H, H}, std::string("gru: W_h") + gates[k]);
+    require_shape(call, B_R + k, {H, 1}, std::string("gru: b_") + gates[k]);
+  }
+  if (after) require_shape(call, B_HN, {H, 1}, "gru: b_hn");
+  return {call.inputs[PAST]};
+}
+
+Example example(Index I, Index H, Index B, const std::string& reset) {
+  std::vector<Shape> all = {{I, B}, {H, B}};
+  all.insert(all.end(), 3, {H, I});
+  all.insert(all.end(), 3, {H, H});
+  all.insert(all.end(), reset == "after" ? 4 : 3, {H, 1});
+  return {all, {{"reset", reset}}};
+}
+
+const Register<Gru> gru{{
+    .name = "gru",
+    .infer = infer,
+    .examples = {example(1, 3, 1, "after"), example(4, 2, 3, "after"), example(1, 3, 1, "before"),
+                 example(4, 2, 3, "before")},
+    .first_weight = W_XR,
+    .loops = {{PAST, 0}},
+    .stacks = {{W_XN, W_XR, W_XZ}, {W_HR, W_HZ, W_HN}, {B_N, B_R, B_Z}},
+    .split = by_lanes,
+    .divides = true,
+}};
+
+}  // namespace
+}  // namespace bptt
