@@ -15,6 +15,7 @@ import bptt
 
 Frame = Callable[[bptt.BPTT, str], Any]
 Cell = Callable[..., Any]
+Layer = Callable[..., tuple[Any, ...]]
 
 GATES = "ifco"
 PEEPHOLES = (None, "full", "diagonal")
@@ -122,6 +123,30 @@ def lstm_cell(
 GRU: dict[str, Cell] = {"fused": bptt.layers.gru, "primitive": gru_cell}
 RNN: dict[str, Cell] = {"fused": bptt.layers.rnn, "primitive": rnn_cell}
 LSTM: dict[str, Cell] = {"fused": bptt.layers.lstm, "primitive": lstm_cell}
+
+# form, bp, x, width, layer_index -> what the layer returns, the output last
+CELLS: dict[str, Layer] = {
+    "rnn": lambda form, bp, x, width, i: (RNN[form](bp, x, width, layer_index=i),),
+    "rnn_output": lambda form, bp, x, width, i: (
+        RNN[form](bp, x, width, output=True, layer_index=i),
+    ),
+    "rnn_relu": lambda form, bp, x, width, i: (
+        RNN[form](bp, x, width, activation="relu", layer_index=i),
+    ),
+    "gru_after": lambda form, bp, x, width, i: (
+        GRU[form](bp, x, width, reset="after", layer_index=i),
+    ),
+    "gru_before": lambda form, bp, x, width, i: (
+        GRU[form](bp, x, width, reset="before", layer_index=i),
+    ),
+    "lstm": lambda form, bp, x, width, i: LSTM[form](bp, x, width, layer_index=i),
+    "lstm_full": lambda form, bp, x, width, i: LSTM[form](
+        bp, x, width, peephole="full", layer_index=i
+    ),
+    "lstm_diagonal": lambda form, bp, x, width, i: LSTM[form](
+        bp, x, width, peephole="diagonal", layer_index=i
+    ),
+}
 
 
 def origin_rnn(form: str) -> Frame:

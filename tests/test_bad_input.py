@@ -271,6 +271,12 @@ def array_places() -> Iterator[Place]:
             (4, 3),
         ),
         (
+            "layers.gru",
+            "initial_state",
+            lambda s, v: inside(lambda bp, x: layers.gru(bp, x, 4, initial_state=v)),
+            (4, 3),
+        ),
+        (
             "layers.lstm",
             "initial_state",
             lambda s, v: inside(lambda bp, x: layers.lstm(bp, x, 4, initial_state=v)[1]),
@@ -339,7 +345,7 @@ def array_places() -> Iterator[Place]:
             lambda s, v, m=method: inside(lambda bp, x: getattr(x, m)(v)),
             shape,
         )
-    for name in ("rnn", "lstm", "dense"):
+    for name in ("rnn", "gru", "lstm", "dense"):
         yield Place(
             f"layers.{name}",
             "x",
@@ -476,7 +482,7 @@ def other_places() -> Iterator[Place]:
     yield place("Symbol.__getitem__", "features", "slice", lambda s, v: s.x[v])
 
     # Layers
-    for name in ("rnn", "lstm", "dense"):
+    for name in ("rnn", "gru", "lstm", "dense"):
         call = f"layers.{name}"
         yield place(call, "bp", "net", lambda s, v, n=name: inside(lambda bp, x: layer(n, v, x)))
         yield place(
@@ -488,7 +494,7 @@ def other_places() -> Iterator[Place]:
             "initializer",
             lambda s, v, n=name: inside(lambda bp, x: layer(n, bp, x, initializer=v)),
         )
-    for name in ("rnn", "lstm"):
+    for name in ("rnn", "gru", "lstm"):
         yield place(
             f"layers.{name}",
             "layer_index",
@@ -496,12 +502,13 @@ def other_places() -> Iterator[Place]:
             lambda s, v, n=name: inside(lambda bp, x: layer(n, bp, x, layer_index=v)),
             0,
         )
-    yield place(
-        "layers.lstm",
-        "peephole",
-        "peephole",
-        lambda s, v: inside(lambda bp, x: layer("lstm", bp, x, peephole=v)),
-    )
+    for name, argument in (("rnn", "activation"), ("gru", "reset"), ("lstm", "peephole")):
+        yield place(
+            f"layers.{name}",
+            argument,
+            "choice",
+            lambda s, v, n=name, a=argument: inside(lambda bp, x: layer(n, bp, x, **{a: v})),
+        )
     yield place(
         "layers.dense",
         "activation",
@@ -679,7 +686,7 @@ def other_places() -> Iterator[Place]:
             lambda s, v, a=argument: changed(a, v),
             low,
         )
-    yield place("palindrome.Configuration", "cell", "peephole", lambda s, v: changed("cell", v))
+    yield place("palindrome.Configuration", "cell", "choice", lambda s, v: changed("cell", v))
     for argument in ("clip", "learning_rate", "epsilon"):
         yield place(
             "palindrome.Configuration",
@@ -953,7 +960,7 @@ WRONG: dict[str, list[Wrong]] = {
         Wrong("a space without names", {5: [1]}, message="names"),
     ],
     "function": [Wrong(str(value), value) for value in (5, "tanh", [], np.zeros(2))],
-    "peephole": [
+    "choice": [
         Wrong(str(value), value) for value in (5, "half", "", True, [], np.zeros(2), b"full")
     ],
     "initializer": [
@@ -1057,6 +1064,7 @@ def wrong_with(place: Place) -> Iterator[Wrong]:
 FITS = {
     "BPTT.constant(array)": {"one more feature", "one more lane", "transposed"},  # any matrix
     "layers.rnn(x)": {"one more feature", "one more lane", "transposed"},
+    "layers.gru(x)": {"one more feature", "one more lane", "transposed"},
     "layers.lstm(x)": {"one more feature", "one more lane", "transposed"},
     "layers.dense(x)": {"one more feature", "one more lane", "transposed"},
     "matmul(a)": {"one more feature"},
@@ -1066,6 +1074,7 @@ FITS = {
     "concat(values)": {"one more lane"},
     "BPTT.get_variable(initializer)": {"None", "a class"},  # the default; called as it is
     "layers.rnn(initial_state)": {"None", "a class"},
+    "layers.gru(initial_state)": {"None", "a class"},
     "layers.lstm(initial_state)": {"None", "a class"},
     "BPTT.fit(checkpoint)": {"None"},
     "BPTT.generate_feed_dict(data)": {"too many", "too many axes"},  # the first are taken

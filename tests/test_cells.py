@@ -5,7 +5,9 @@ the state that came in. The loss is the sum of output times y, y random at every
 lane: whatever is scaled, transposed, dropped or put at another frame on the way back shows.
 """
 
+import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,47 +15,22 @@ import pytest
 
 import bptt
 from frames import (
-    GRU,
+    CELLS,
     LSTM,
     PEEPHOLES,
     RNN,
     Frame,
+    Layer,
     draw_state,
     draw_weights,
     gradients_of_everything,
 )
 from rounding import assert_rounding, assert_same_gradients
 
-Cell = Callable[..., tuple[Any, ...]]
 
-# form, bp, x, width, layer_index -> what the layer returns, the output last
-KINDS: dict[str, Cell] = {
-    "rnn": lambda form, bp, x, width, i: (RNN[form](bp, x, width, layer_index=i),),
-    "rnn_output": lambda form, bp, x, width, i: (
-        RNN[form](bp, x, width, output=True, layer_index=i),
-    ),
-    "rnn_relu": lambda form, bp, x, width, i: (
-        RNN[form](bp, x, width, activation="relu", layer_index=i),
-    ),
-    "gru_after": lambda form, bp, x, width, i: (
-        GRU[form](bp, x, width, reset="after", layer_index=i),
-    ),
-    "gru_before": lambda form, bp, x, width, i: (
-        GRU[form](bp, x, width, reset="before", layer_index=i),
-    ),
-    "lstm": lambda form, bp, x, width, i: LSTM[form](bp, x, width, layer_index=i),
-    "lstm_full": lambda form, bp, x, width, i: LSTM[form](
-        bp, x, width, peephole="full", layer_index=i
-    ),
-    "lstm_diagonal": lambda form, bp, x, width, i: LSTM[form](
-        bp, x, width, peephole="diagonal", layer_index=i
-    ),
-}
-
-
-@pytest.fixture(params=KINDS)
-def cell(request: pytest.FixtureRequest) -> Cell:
-    return KINDS[request.param]
+@pytest.fixture(params=CELLS)
+def cell(request: pytest.FixtureRequest) -> Layer:
+    return CELLS[request.param]
 
 
 def outputs_and_gradients(
@@ -88,7 +65,7 @@ def assert_same(
 
 
 def stack(
-    cell: Cell, features: int, width: int, batch: int, layers: int = 1
+    cell: Layer, features: int, width: int, batch: int, layers: int = 1
 ) -> Callable[[str], Frame]:
     def frame_of(form: str) -> Frame:
         def frame(bp: bptt.BPTT, depth: str) -> Any:
@@ -108,7 +85,7 @@ def stack(
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 @pytest.mark.parametrize("batch", [1, 2, 3, 4, 5])
 @pytest.mark.parametrize("frames", [1, 2, 3, 7])
-def test_batches_and_windows(cell: Cell, frames: int, batch: int, dtype: str) -> None:
+def test_batches_and_windows(cell: Layer, frames: int, batch: int, dtype: str) -> None:
     assert_same(stack(cell, 2, 3, batch), frames, dtype)
 
 
@@ -117,14 +94,14 @@ def test_batches_and_windows(cell: Cell, frames: int, batch: int, dtype: str) ->
     ("features", "width", "batch"), [(1, 1, 1), (5, 8, 2), (3, 16, 9), (19, 17, 1), (7, 33, 4)]
 )
 def test_widths_about_the_size_of_a_register(
-    cell: Cell, features: int, width: int, batch: int, dtype: str
+    cell: Layer, features: int, width: int, batch: int, dtype: str
 ) -> None:
     # A lone unit may be close to saturation, where 1 - h^2 magnifies the rounding of h.
     assert_same(stack(cell, features, width, batch), 3, dtype, 1000 if width == 1 else 100)
 
 
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
-def test_stacked(cell: Cell, dtype: str) -> None:
+def test_stacked(cell: Layer, dtype: str) -> None:
     """x of the upper layers needs a gradient, and h of the lower ones is read twice."""
     assert_same(stack(cell, 2, 4, 3, layers=3), 5, dtype)
 
@@ -152,7 +129,7 @@ def test_only_the_cell_is_read(kind: str, frames: int) -> None:
         def frame(bp: bptt.BPTT, depth: str) -> Any:
             x = bp.placeholder((2, 3))
             y = bp.placeholder((4, 3))
-            c, _ = KINDS[kind](form, bp, x, 4, 0)
+            c, _ = CELLS[kind](form, bp, x, 4, 0)
             return x, y, c
 
         return frame
@@ -176,7 +153,7 @@ def test_cell_and_output_are_read(kind: str) -> None:
         def frame(bp: bptt.BPTT, depth: str) -> Any:
             x = bp.placeholder((2, 3))
             y = bp.placeholder((8, 3))
-            c, h = KINDS[kind](form, bp, x, 4, 0)
+            c, h = CELLS[kind](form, bp, x, 4, 0)
             return x, y, bptt.concat([c, h])
 
         return frame
@@ -184,7 +161,7 @@ def test_cell_and_output_are_read(kind: str) -> None:
     assert_same(frame_of, 4, "float64")
 
 
-def test_input_that_needs_no_gradient(cell: Cell, rng: np.random.Generator) -> None:
+def test_input_that_needs_no_gradient(cell: Layer, rng: np.random.Generator) -> None:
     """The weights' gradients are the same whether or not that of the input is asked for."""
     bp = bptt.BPTT(seed=0, dtype="float64")
     _, y, out = bp.generate_graphs(stack(cell, 3, 4, 2)("fused"), num_loops=5)[bp.DEEP]
@@ -212,7 +189,7 @@ SOURCES: dict[str, Callable[[bptt.BPTT, Any], Any]] = {
 
 
 @pytest.mark.parametrize("source", SOURCES)
-def test_input_from_elsewhere(cell: Cell, source: str) -> None:
+def test_input_from_elsewhere(cell: Layer, source: str) -> None:
     def frame_of(form: str) -> Frame:
         def frame(bp: bptt.BPTT, depth: str) -> Any:
             x = bp.placeholder((3, 2))
@@ -227,7 +204,7 @@ def test_input_from_elsewhere(cell: Cell, source: str) -> None:
 
 @pytest.mark.parametrize("batch", [1, 3])
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
-def test_output_fed_back_to_the_input(cell: Cell, batch: int, dtype: str) -> None:
+def test_output_fed_back_to_the_input(cell: Layer, batch: int, dtype: str) -> None:
     """Inside a larger cycle: the cell's output returns through user operations a frame later."""
 
     def frame_of(form: str) -> Frame:
@@ -245,7 +222,7 @@ def test_output_fed_back_to_the_input(cell: Cell, batch: int, dtype: str) -> Non
     assert_same(frame_of, 5, dtype)
 
 
-def test_own_past_read_outside(cell: Cell) -> None:
+def test_own_past_read_outside(cell: Layer) -> None:
     """The state of the frame before is an input of the cell and a part of the output too."""
 
     def frame_of(form: str) -> Frame:
@@ -261,7 +238,7 @@ def test_own_past_read_outside(cell: Cell) -> None:
     assert_same(frame_of, 5, "float64")
 
 
-def test_two_cells_in_one_cycle(cell: Cell) -> None:
+def test_two_cells_in_one_cycle(cell: Layer) -> None:
     """Each reads the other: the upper one at this frame, the lower one at the frame before."""
 
     def frame_of(form: str) -> Frame:
@@ -287,7 +264,7 @@ def test_cell_state_fed_back(kind: str) -> None:
             x = bp.placeholder((4, 2))
             y = bp.placeholder((4, 2))
             before = bp.get_past_variable("cell-0", np.zeros((4, 1)))
-            c, h = KINDS[kind](form, bp, x - bptt.tanh(before), 4, 0)
+            c, h = CELLS[kind](form, bp, x - bptt.tanh(before), 4, 0)
             return x, y, h + c
 
         return frame
@@ -295,7 +272,7 @@ def test_cell_state_fed_back(kind: str) -> None:
     assert_same(frame_of, 5, "float64")
 
 
-def test_weights_of_a_cell_used_elsewhere(cell: Cell) -> None:
+def test_weights_of_a_cell_used_elsewhere(cell: Layer) -> None:
     """A cell's own weights in a user operation and in a regulariser: their gradients add up."""
 
     def frame_of(form: str) -> Frame:
@@ -352,3 +329,15 @@ def test_two_calls_on_the_same_weights(peephole: str | None) -> None:
     for name in names:
         apart[name] = apart[name] + apart.pop(name.replace("_0/", "_1/"))
     assert_same_gradients(got, apart)
+
+
+def test_what_the_page_says_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    """`docs/cells.md`: each example runs, and prints what its last line says it does."""
+    page = (Path(__file__).parent.parent / "docs" / "cells.md").read_text(encoding="utf-8")
+    examples = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    assert examples
+    for example in examples:
+        exec(example, {})
+        said = re.search(r"# (\(.*?\))[^\n]*\n$", example)
+        assert said is not None
+        assert capsys.readouterr().out.strip() == said[1]

@@ -17,10 +17,9 @@ import numpy as np
 import pytest
 
 import bptt
-from frames import Frame
+from frames import CELLS, Frame
 from rounding import assert_identical, assert_rounding
 
-CELLS = ("rnn", "lstm", "diagonal", "full")
 UNITS = 16  # roundings of the largest entry, in 20 frames; 4.2 were seen
 SHAPES = ((1, 3), (7, 33), (16, 64))  # features, width: plain loops, ragged and whole tiles
 
@@ -35,11 +34,7 @@ def layered(cell: str, features: int, width: int, batch: int, *, noise: bool = F
         if noise:
             h = h + bp.random_normal(x.shape, stddev=0.3) + bp.random_uniform(x.shape, -0.1, 0.1)
         h = bptt.layers.dense(bp, h, width, activation=bptt.tanh)
-        if cell == "rnn":
-            h = bptt.layers.rnn(bp, h, width)
-        else:
-            peephole: Any = None if cell == "lstm" else cell
-            _, h = bptt.layers.lstm(bp, h, width, peephole=peephole)
+        *_, h = CELLS[cell]("fused", bp, h, width, 0)
         return x, y, bptt.exp(bptt.sigmoid(bptt.layers.dense(bp, h, 2)))
 
     return frame
@@ -48,7 +43,9 @@ def layered(cell: str, features: int, width: int, batch: int, *, noise: bool = F
 def digest(dtype: str, seed: int = 11) -> str:
     """Of all bits of a small training run and of what is streamed after it."""
     bp = bptt.BPTT(seed=seed, dtype=dtype)
-    _, y, out = bp.generate_graphs(layered("diagonal", 3, 9, 5, noise=True), num_loops=7)["deep"]
+    _, y, out = bp.generate_graphs(layered("lstm_diagonal", 3, 9, 5, noise=True), num_loops=7)[
+        "deep"
+    ]
     loss = bptt.reduce_mean(bptt.square(out - y))
     train = bp.minimize(loss, bptt.Adam(0.01), bptt.ClipByGlobalNorm(0.5))
     rng = np.random.default_rng(0)

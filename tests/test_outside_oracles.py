@@ -30,24 +30,46 @@ Named = dict[str, Array]
 
 
 def gate_weights(
-    kind: str, W: Array, R: Array, b: Array, order: str = "", layer: int = 0
+    kind: str,
+    W: Array,
+    R: Array,
+    b: Array,
+    order: str = "",
+    layer: int = 0,
+    b2: Array | float = 0.0,
 ) -> dict[str, Array]:
     """Our names for the weights of a layer, which others keep as one matrix with gates stacked.
 
-    `W` is (gates x width, features), `R` (gates x width, width), `b` (gates x width,); `order`
-    names the gates from the top.
+    `W` is (gates x width, features), `R` (gates x width, width), `b` and `b2` (gates x width,), one
+    bias with the input and one with the state; `order` names the gates from the top.
     """
-    if kind == "rnn":
+    if kind == "gru":  # of the candidate's two biases, the second is met by the reset gate
+        candidate = np.arange(len(b)) // R.shape[1] == order.index("n")
+        second = b2[candidate][:, None]
+        b = b + np.where(candidate, 0.0, b2)
+    else:
+        b = b + b2
+    if kind in ("rnn", "relu"):
         return {
             f"rnn_layer_{layer}/W_ax": W,
             f"rnn_layer_{layer}/W_aa": R,
             f"rnn_layer_{layer}/b_a": b[:, None],
         }
-    return {
-        f"lstm_layer_{layer}/{name}{gate}": block
+    scope = f"{kind}_layer_{layer}"
+    weights = {
+        f"{scope}/{name}{gate}": block
         for name, stack in (("W_x", W), ("W_h", R), ("b_", b[:, None]))
-        for gate, block in zip(order, np.split(stack, 4), strict=True)
+        for gate, block in zip(order, np.split(stack, len(order)), strict=True)
     }
+    return weights | ({f"{scope}/b_hn": second} if kind == "gru" else {})
+
+
+def layer(kind: str, bp: bptt.BPTT, x: Any, width: int, **options: Any) -> tuple[Any, ...]:
+    """What a layer of this kind names: c and h, or h alone."""
+    if kind == "relu":
+        kind, options = "rnn", {"activation": "relu"}
+    made = getattr(bptt.layers, kind)(bp, x, width, **options)
+    return made if isinstance(made, tuple) else (made,)
 
 
 def net(
@@ -57,17 +79,14 @@ def net(
     frames: int,
     dtype: str,
     layers: int = 1,
-    peephole: Any = None,
+    **options: Any,
 ) -> bptt.BPTT:
     """A stack of layers of one kind that returns x and the top layer's h."""
 
     def frame(bp: bptt.BPTT, depth: str) -> Any:
         inputs = h = bp.placeholder(x)
         for _ in range(layers):
-            if kind == "rnn":
-                h = bptt.layers.rnn(bp, h, width)
-            else:
-                _, h = bptt.layers.lstm(bp, h, width, peephole=peephole)
+            *_, h = layer(kind, bp, h, width, **options)
         return inputs, h
 
     bp = bptt.BPTT(seed=0, dtype=dtype)
@@ -106,16 +125,22 @@ def wrong_orders(right: str) -> Iterator[str]:
 
 # --- ONNX ----------------------------------------------------------------------------------------
 
-ONNX_GATES, ONNX_PEEPHOLES = "iofc", "iof"
+ONNX_GATES, ONNX_PEEPHOLES = {"RNN": "", "LSTM": "iofc", "GRU": "zrn"}, "iof"
 # Outputs are below 1, but cells reach 8, and an open forget gate adds up 17 frames' rounding: the
 # evaluator's own float32 cells are off its float64 ones by up to 3e-6.
 ONNX_BOUNDS = {"float32": 1e-5, "float64": 2e-14}
-KINDS = {"RNN": "rnn", "LSTM": "lstm", "LSTM with diagonal peepholes": "lstm"}
+OPTIONS: dict[str, dict[str, Any]] = {
+    "RNN": {},
+    "GRU": {"reset": "before"},
+    "GRU with linear_before_reset": {"reset": "after"},
+    "LSTM": {},
+    "LSTM with diagonal peepholes": {"peephole": "diagonal"},
+}
 
 
 @dataclass(frozen=True)
 class OnnxCase:
-    """A node RNN or LSTM of the standard's version 14, all inputs random."""
+    """A node RNN, GRU or LSTM of the standard's version 14, all inputs random."""
 
     cell: str
     dtype: str
@@ -127,13 +152,17 @@ class OnnxCase:
     started: bool  # from given states, not from zeros
 
     @property
+    def operator(self) -> str:
+        return self.cell.split()[0]
+
+    @property
     def peepholes(self) -> bool:
         return self.cell.endswith("peepholes")
 
     def inputs(self) -> Named:
         """What the node is fed, in the standard's shapes."""
         rng = np.random.default_rng([self.width, self.length, self.batch, self.layout])
-        rows = self.width * (1 if self.cell == "RNN" else 4)
+        rows = self.width * max(1, len(ONNX_GATES[self.operator]))
         scale = 1 / np.sqrt(self.width + self.features)
 
         def draw(scale: float, *shape: int) -> Array:
@@ -147,7 +176,7 @@ class OnnxCase:
         }
         if self.started:
             arrays["initial_h"] = draw(0.5, 1, self.batch, self.width)
-            if self.cell != "RNN":
+            if self.operator == "LSTM":
                 arrays["initial_c"] = draw(0.5, 1, self.batch, self.width)
         if self.peepholes:
             arrays["P"] = draw(0.5, 1, 3 * self.width)
@@ -159,14 +188,18 @@ class OnnxCase:
         from onnx.reference import ReferenceEvaluator
 
         order = ["X", "W", "R", "B", "sequence_lens", "initial_h", "initial_c", "P"]
-        results = ["Y", "Y_h"] if self.cell == "RNN" else ["Y", "Y_h", "Y_c"]
+        results = ["Y", "Y_h", "Y_c"] if self.operator == "LSTM" else ["Y", "Y_h"]
         last = max(order.index(name) for name in arrays)
+        options: dict[str, Any] = {}
+        if self.cell.endswith("linear_before_reset"):
+            options = {"linear_before_reset": 1}
         node = helper.make_node(
-            self.cell.split()[0],
+            self.operator,
             [name if name in arrays else "" for name in order[: last + 1]],
             results,
             hidden_size=self.width,
             layout=self.layout,
+            **options,
         )
         kind = {"float32": TensorProto.FLOAT, "float64": TensorProto.DOUBLE}[self.dtype]
         swap = self.layout == 1
@@ -195,20 +228,24 @@ class OnnxCase:
         ]
 
     def difference(
-        self, gates: str = ONNX_GATES, peepholes: str = ONNX_PEEPHOLES, *, streamed: bool = True
+        self, gates: str = "", peepholes: str = ONNX_PEEPHOLES, *, streamed: bool = True
     ) -> float:
         """The largest difference of outputs and final states, deep and streamed."""
         arrays = self.inputs()
         expected = dict(zip(("Y", "hidden-0", "cell-0"), self.oracle(arrays), strict=False))
-        kind = KINDS[self.cell]
-        b = np.add(*np.split(arrays["B"][0], 2))
-        weights = gate_weights(kind, arrays["W"][0], arrays["R"][0], b, gates)
+        kind = self.operator.lower()
+        b, b2 = np.split(arrays["B"][0], 2)
+        gates = gates or ONNX_GATES[self.operator]
+        if self.cell == "GRU":  # the candidate's biases are only ever added
+            b, b2 = b + b2, 0 * b2
+        weights = gate_weights(kind, arrays["W"][0], arrays["R"][0], b, gates, b2=b2)
+        if self.cell == "GRU":
+            del weights["gru_layer_0/b_hn"]
         if self.peepholes:
             for gate, block in zip(peepholes, np.split(arrays["P"][0], 3), strict=True):
                 weights[f"lstm_layer_0/W_c{gate}"] = block[:, None]
-        peephole = "diagonal" if self.peepholes else None
         x = (self.features, self.batch)
-        bp = net(kind, x, self.width, self.length, self.dtype, peephole=peephole)
+        bp = net(kind, x, self.width, self.length, self.dtype, **OPTIONS[self.cell])
         names = {"hidden-0": "initial_h", "cell-0": "initial_c"}
         put(bp, weights, {n: arrays[o][0].T for n, o in names.items() if o in arrays})
 
@@ -228,7 +265,7 @@ def skip_without_onnx() -> None:
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize("cell", KINDS)
+@pytest.mark.parametrize("cell", OPTIONS)
 def test_onnx(cell: str, dtype: str) -> None:
     skip_without_onnx()
     cases = [
@@ -246,10 +283,14 @@ def test_onnx_notices_mistaken_gates() -> None:
     skip_without_onnx()
     case = OnnxCase("LSTM with diagonal peepholes", "float64", 3, 5, 4, 2, 0, started=True)
     assert case.difference() <= ONNX_BOUNDS["float64"]
-    for order in wrong_orders(ONNX_GATES):
+    for order in wrong_orders(ONNX_GATES["LSTM"]):
         assert case.difference(gates=order, streamed=False) > MISSED
     for order in wrong_orders(ONNX_PEEPHOLES):
         assert case.difference(peepholes=order, streamed=False) > MISSED
+    for cell in ("GRU", "GRU with linear_before_reset"):
+        case = OnnxCase(cell, "float64", 3, 5, 4, 2, 0, started=True)
+        for order in wrong_orders(ONNX_GATES["GRU"]):
+            assert case.difference(gates=order, streamed=False) > MISSED
 
 
 # --- Keras ---------------------------------------------------------------------------------------
@@ -427,7 +468,7 @@ def test_keras_own_tests() -> None:
 
 # --- PyTorch -------------------------------------------------------------------------------------
 
-TORCH_GATES = "ifco"  # PyTorch's g is our c
+TORCH_GATES = {"rnn": "", "relu": "", "lstm": "ifco", "gru": "rzn"}  # PyTorch's g is our c
 WINDOWS_FRAMES = 6
 STATES = {"h": "hidden", "c": "cell"}
 
@@ -445,8 +486,10 @@ def torch_weights(kind: str, layers: int, arrays: Named, prefix: str, order: str
             arrays[f"{prefix}{name}_l{layer}"]
             for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
         )
-        gradient = prefix.startswith("gradient")
-        weights |= gate_weights(kind, W, R, b if gradient else b + b2, order, layer)
+        if prefix.startswith("gradient"):  # the sum's is that of each
+            candidate = np.arange(len(b2)) // R.shape[1] == order.find("n")
+            b2 = np.where(candidate, b2, 0.0) if kind == "gru" else 0.0
+        weights |= gate_weights(kind, W, R, b, order, layer, b2)
     return weights
 
 
@@ -460,10 +503,11 @@ def torch_states(arrays: Named, key: str) -> Named:
     }
 
 
-def gradient_differences(name: str, order: str = TORCH_GATES) -> dict[str, float]:
+def gradient_differences(name: str, order: str = "") -> dict[str, float]:
     """Of loss, values and all gradients; each by the size of its array's largest entry."""
     arrays = arrays_of(name)
     kind, count, _, frames, _, batch, _ = name.split("_")
+    order = order or TORCH_GATES[kind]
     layers, T, B = int(count), int(frames), int(batch)
     features, width = arrays["value/x"].shape[-1], arrays["value/output"].shape[-1]
 
@@ -478,12 +522,9 @@ def gradient_differences(name: str, order: str = TORCH_GATES) -> dict[str, float
         x = h = bp.placeholder((features, B))
         placeholders = [bp.placeholder((width, B)) for _ in factors]
         values = {}
-        for layer in range(layers):
-            if kind == "rnn":
-                h = bptt.layers.rnn(bp, h, width)
-            else:
-                values[f"cell-{layer}"], h = bptt.layers.lstm(bp, h, width)
-            values[f"hidden-{layer}"] = h
+        for number in range(layers):
+            *c, h = layer(kind, bp, h, width)
+            values |= {f"cell-{number}": each for each in c} | {f"hidden-{number}": h}
         products = [p * values[n] for p, n in zip(placeholders, sorted(values), strict=True)]
         return x, *placeholders, sum(products[1:], products[0]), h
 
@@ -531,7 +572,7 @@ GRADIENTS = sorted(path.stem for path in DATA.glob("*_lanes.npz"))
 
 
 def test_pytorch_gradients() -> None:
-    assert len(GRADIENTS) == 8
+    assert len(GRADIENTS) == 12
     differences = {name: gradient_differences(name) for name in GRADIENTS}
     arrays = sum(map(len, differences.values()))
     worst = max(max(each.values()) for each in differences.values())
@@ -541,8 +582,10 @@ def test_pytorch_gradients() -> None:
 
 
 def test_pytorch_gradients_notice_mistaken_gates() -> None:
-    for order in wrong_orders(TORCH_GATES):
-        assert gradient_differences("lstm_2_layers_5_frames_3_lanes", order)["output"] > MISSED
+    for kind in ("lstm", "gru"):
+        for order in wrong_orders(TORCH_GATES[kind]):
+            found = gradient_differences(f"{kind}_2_layers_5_frames_3_lanes", order)
+            assert found["output"] > MISSED
 
 
 CLIPS = {
@@ -555,10 +598,11 @@ CLIPS = {
 WINDOWS_BOUNDS = {"none": 1e-12, "value": 1e-12, "norm": 1e-5, "exact_norm": 1e-12}
 
 
-def windows_difference(name: str, way: str, order: str = TORCH_GATES) -> float:
+def windows_difference(name: str, way: str, order: str = "") -> float:
     """Of the losses, the final weights and the final state of a training run."""
     arrays = arrays_of(name)
     _, kind, count, _ = name.split("_")
+    order = order or TORCH_GATES[kind]
     layers, T = int(count), WINDOWS_FRAMES
     _, B, features = arrays["x"].shape
     width = arrays["h_0"].shape[-1]
@@ -567,11 +611,7 @@ def windows_difference(name: str, way: str, order: str = TORCH_GATES) -> float:
         x, y = bp.placeholder((features, B)), bp.placeholder((2, B))
         h = x
         for _ in range(layers):
-            h = (
-                bptt.layers.rnn(bp, h, width)
-                if kind == "rnn"
-                else bptt.layers.lstm(bp, h, width)[1]
-            )
+            *_, h = layer(kind, bp, h, width)
         return x, y, bptt.layers.dense(bp, h, 2, name="head")
 
     def weights(prefix: str) -> Named:
@@ -613,5 +653,5 @@ def test_pytorch_windows(way: str) -> None:
 
 
 def test_pytorch_windows_notice_mistaken_gates() -> None:
-    for order in wrong_orders(TORCH_GATES):
+    for order in wrong_orders(TORCH_GATES["lstm"]):
         assert windows_difference("windows_lstm_1_layers", "none", order) > MISSED

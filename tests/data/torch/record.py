@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 HERE = Path(__file__).parent
-FEATURES, WIDTH = 4, 5
+FEATURES, WIDTH, PROJECTION = 4, 5, 3
 WINDOWS, T, BATCH = 50, 6, 3
 ADAM = {"lr": 0.02, "betas": (0.8, 0.95), "eps": 1e-4}
 VALUE, NORM = 0.05, 0.3
@@ -31,7 +31,11 @@ def normal(*shape: int) -> Tensor:
 
 def layers(kind: str, count: int) -> nn.RNNBase:
     """A stack of layers of which every weight is drawn: gates differ, and so do the two biases."""
-    net = {"rnn": nn.RNN, "lstm": nn.LSTM}[kind](FEATURES, WIDTH, count, dtype=torch.float64)
+    module = {"rnn": nn.RNN, "relu": nn.RNN, "gru": nn.GRU}.get(kind, nn.LSTM)
+    options = {"projected": {"proj_size": PROJECTION}, "relu": {"nonlinearity": "relu"}}.get(
+        kind, {}
+    )
+    net = module(FEATURES, WIDTH, count, dtype=torch.float64, **options)
     with torch.no_grad():
         for weight in net.parameters():
             weight.copy_(0.6 * normal(*weight.shape))
@@ -39,8 +43,10 @@ def layers(kind: str, count: int) -> nn.RNNBase:
 
 
 def states(kind: str, count: int, batch: int) -> dict[str, Tensor]:
-    names = ["h_0", "c_0"] if kind == "lstm" else ["h_0"]
-    return {name: normal(count, batch, WIDTH) for name in names}
+    widths = {"h_0": PROJECTION if kind == "projected" else WIDTH}
+    if kind in ("lstm", "projected"):
+        widths["c_0"] = WIDTH
+    return {name: normal(count, batch, width) for name, width in widths.items()}
 
 
 def packed(state: dict[str, Tensor]) -> Tensor | tuple[Tensor, ...]:
@@ -148,6 +154,13 @@ def main() -> None:
     everything |= {
         f"windows_{kind}_{count}_layers": windows(kind, count)
         for kind, count in (("rnn", 2), ("lstm", 1))
+    }
+    everything |= {
+        f"{kind}_{count}_layers_{length}_frames_{batch}_lanes": gradients(
+            kind, count, length, batch
+        )
+        for kind in ("gru", "projected", "relu")
+        for count, length, batch in ((1, 9, 2), (2, 5, 3))
     }
     for name, arrays in everything.items():
         numbers = {key: value.detach().numpy() for key, value in arrays.items()}
