@@ -5,9 +5,7 @@ the state that came in. The loss is the sum of output times y, y random at every
 lane: whatever is scaled, transposed, dropped or put at another frame on the way back shows.
 """
 
-import re
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -329,15 +327,3 @@ def test_two_calls_on_the_same_weights(peephole: str | None) -> None:
     for name in names:
         apart[name] = apart[name] + apart.pop(name.replace("_0/", "_1/"))
     assert_same_gradients(got, apart)
-
-
-def test_what_the_page_says_runs(capsys: pytest.CaptureFixture[str]) -> None:
-    """`docs/cells.md`: each example runs, and prints what its last line says it does."""
-    page = (Path(__file__).parent.parent / "docs" / "cells.md").read_text(encoding="utf-8")
-    examples = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
-    assert examples
-    for example in examples:
-        exec(example, {})
-        said = re.search(r"# (\(.*?\))[^\n]*\n$", example)
-        assert said is not None
-        assert capsys.readouterr().out.strip() == said[1]

@@ -5,7 +5,7 @@
 namespace bptt {
 
 std::string to_string(const Shape& shape) {
-  return "(" + std::to_string(shape.features) + ", " + std::to_string(shape.batch) + ")";
+  return std::string("(") + std::to_string(shape.features) + ", " + std::to_string(shape.batch) + ")";
 }
 
 namespace {

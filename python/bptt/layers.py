@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import nullcontext
-from typing import TYPE_CHECKING, Literal, TypeVar
+from typing import TYPE_CHECKING, Literal
 
 import numpy.typing as npt
 
@@ -29,8 +29,6 @@ from bptt.trace import Trace
 
 if TYPE_CHECKING:
     from bptt.model import BPTT
-
-Name = TypeVar("Name", bound=str)
 
 _PEEPHOLES = ("full", "diagonal")
 _RESETS = ("after", "before")
@@ -74,7 +72,7 @@ def rnn(
     Raises:
         UsageError: another activation.
     """
-    activation = _one_of(_ACTIVATIONS, activation, "activation")
+    _require(_ACTIVATIONS, activation, "activation")
     trace = _trace(bp)
     x = trace.frame_value(x)
     features, batch = x.shape
@@ -136,7 +134,7 @@ def lstm(
         UsageError: another peephole.
     """
     if peephole is not None:
-        peephole = _one_of(_PEEPHOLES, peephole, "peephole", " or None")
+        _require(_PEEPHOLES, peephole, "peephole", " or None")
     columns = {None: 0, "diagonal": 1, "full": width}[peephole]
     trace = _trace(bp)
     x = trace.frame_value(x)
@@ -200,7 +198,7 @@ def gru(
     Raises:
         UsageError: another reset.
     """
-    reset = _one_of(_RESETS, reset, "reset")
+    _require(_RESETS, reset, "reset")
     trace = _trace(bp)
     x = trace.frame_value(x)
     features, batch = x.shape
@@ -265,10 +263,10 @@ def _trace(bp: BPTT) -> Trace:
     return trace
 
 
-def _one_of(names: tuple[Name, ...], name: Name, what: str, otherwise: str = "") -> Name:
-    """`name`, if it is one of those there are."""
+def _require(names: tuple[str, ...], name: str, what: str, otherwise: str = "") -> None:
+    """That `name` is one of those there are."""
     if isinstance(name, str) and name in names:
-        return name
+        return
     choices = (", " if otherwise else " or ").join(f'"{each}"' for each in names)
     raise UsageError(f"{what} is {choices}{otherwise}, got {shown(name)}")
 
