@@ -382,6 +382,28 @@ class layers:
             return tanh(W_ya @ h + b_y)
 
     @staticmethod
+    def gru(bp, x, width, *, reset="after", layer_index=None, initializer=None, initial_state=None):
+        """Cho et al. 2014; r meets the product with the state, or the state before it."""
+        index = bp.next_layer(layer_index)
+        past = bp.get_past_variable(f"hidden-{index}", np.zeros((width, x.shape[1])))
+        with bp.variable_scope(f"gru_layer_{index}"):
+
+            def from_x(gate):
+                W_x = bp.get_variable(f"W_x{gate}", (width, x.shape[0]))
+                return W_x @ x + bp.get_variable(f"b_{gate}", (width, 1))
+
+            def from_state(gate, state):
+                return bp.get_variable(f"W_h{gate}", (width, width)) @ state
+
+            r, z = (sigmoid(from_x(gate) + from_state(gate, past)) for gate in "rz")
+            if reset == "after":
+                met = r * (from_state("n", past) + bp.get_variable("b_hn", (width, 1)))
+            else:
+                met = from_state("n", r * past)
+            n = tanh(from_x("n") + met)
+        return bp.name_variable(f"hidden-{index}", (1.0 - z) * n + z * past)
+
+    @staticmethod
     def lstm(
         bp, x, width, *, peephole=None, layer_index=None, initializer=None, initial_state=None
     ):

@@ -366,6 +366,17 @@ def rnn(w: Writer, operation: str) -> Symbol:
     return h
 
 
+@row("gru")
+def gru(w: Writer, operation: str) -> Symbol:
+    x = w.some(lambda s: s.frame)
+    width, reset = w.choose(*w.sizes), w.choose("after", "before")
+    text = f"f.layers.gru(bp, {x.name}, {width}, reset={reset!r})"
+    h = w.operation(text, (width, x.shape[1]), [x], 1.0)
+    past_of_cell(w, f"hidden-{w.layers}", h.shape)
+    w.layers += 1
+    return h
+
+
 @row("lstm")
 def lstm(w: Writer, operation: str) -> Symbol:
     x = w.some(lambda s: s.frame)
