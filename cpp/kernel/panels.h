@@ -37,15 +37,13 @@ class Panels {
     return {width, units, width, units, count};
   }
 
-  Index count() const { return (rows_ + panel_ - 1) / panel_; }
+  Index count() const { return count_; }
   Index width() const { return width_; }
-  Index packets(Index panel) const {
-    return gated() ? packets_ : std::min(packets_, (rows_ - panel * panel_ + width_ - 1) / width_);
-  }
+  Index packets(Index panel) const { return panel + 1 < count_ ? packets_ : last_; }
   /// Numbers of one column of a panel, padding included.
   Index height(Index panel) const { return packets(panel) * width_; }
   /// Numbers of one column of all panels.
-  Index height() const { return (count() - 1) * packets_ * width_ + height(count() - 1); }
+  Index height() const { return ((count_ - 1) * packets_ + last_) * width_; }
   /// The same of some of a panel's packets.
   Index depth(Index panel, Span packets) const {
     return (std::min(packets.end, this->packets(panel)) - packets.begin) * width_;
@@ -66,14 +64,22 @@ class Panels {
   static constexpr Index most_packets = Tiles<float>::packets;
 
   Panels(Index width, Index rows, Index panel, Index packet, Index packets)
-      : width_(width), rows_(rows), panel_(panel), packet_(packet), packets_(packets) {}
+      : width_(width),
+        rows_(rows),
+        panel_(panel),
+        packet_(packet),
+        packets_(packets),
+        count_((rows + panel - 1) / panel),
+        last_(gated() ? packets : (rows - (count_ - 1) * panel + width - 1) / width) {}
 
   bool gated() const { return panel_ < packets_ * width_; }
 
   Index width_ = 1, rows_ = 0;
   Index panel_ = 1;    // rows from one panel to the next
   Index packet_ = 1;   // rows from one packet to the next
-  Index packets_ = 1;  // of a panel, at most
+  Index packets_ = 1;  // of a panel, but the last
+  Index count_ = 0;    // of panels: kept, since a small product takes less time than a division
+  Index last_ = 1;     // packets of the last panel
 };
 
 /// Numbers in panels, in memory that belongs to somebody else.

@@ -3,31 +3,47 @@
 namespace bptt {
 namespace {
 
-/// Sums over columns are taken in blocks that stay in the inner caches while all of y passes over them.
-constexpr Index depth_block = 512, column_block = 96;
+/// Sums over columns are taken in blocks of so many.
+constexpr Index depth_block = 512;
 
-/// The tiles of y at one panel, over one block of the sum.
-template <class S>
-void outer_tiles(MatrixMap<S> y, const Panels& panels, Index panel, Span packets, const S* left, Index next,
-                 const Right<S>& right, Index from, Index count) {
+/// y += A b^T, sums taken over the columns `columns`, with all panels passing over `block` columns of y at a time;
+/// left(task, panel, k, count) says where A's panel lies from its column k on.
+template <class S, class Left>
+void outer_product(MatrixMap<S> y, const Panels& panels, Span packets, const S* b, Index outer, Span columns,
+                   Span which, Index block, Left&& left) {
+  constexpr Index many_steps = 64;  // from which on it pays to ask for y before
   const Tiles<S>& tiles = Tiles<S>::of(panels.width());
-  const Index skipped = packets.begin * panels.width();
+  const bool alone = y.cols() == 1;
+  Right<S> right{};
   Task<S> task{};
-  task.left = left + skipped;
-  task.next = next;
   task.right = &right;
   task.pieces = 1;
   task.packet = panels.packet();
   task.column = y.outerStride();
-  task.valid = panels.valid(panel);
   task.fewer = panels.fewer();
   task.add = true;
-  balanced(from, count, Tiles<S>::columns, [&](Index column, Index columns) {
-    task.first = column;
-    task.y = y.data() + panels.row(panel) + column * y.outerStride();
-    tiles(std::min(packets.end, panels.packets(panel)) - packets.begin,
-          y.cols() == 1 ? Tiles<S>::alone : columns, task);
-  });
+  for (Index k = columns.begin; k < columns.end; k += depth_block) {
+    right = {b + k * outer, std::min(depth_block, columns.end - k), outer, 1};
+    for (Index from = 0; from < y.cols(); from += block) {
+      const Index count = std::min(block, y.cols() - from);
+      for (Index panel = which.begin; panel < which.end; ++panel) {
+        task.next = panels.height(panel);
+        task.valid = panels.valid(panel);
+        left(task, panel, k, count);
+        task.left += packets.begin * panels.width();
+        const Index rows = std::min(packets.end, panels.packets(panel)) - packets.begin;
+        balanced(from, count, Tiles<S>::columns, [&](Index column, Index n) {
+          task.first = column;
+          task.y = y.data() + panels.row(panel) + column * y.outerStride();
+          if (right.depth >= many_steps)
+            for (Index c = 0; c < n; ++c)
+              for (Index v = 0; v < rows; ++v)
+                Eigen::internal::prefetch(task.y + v * task.packet + c * task.column);
+          tiles(rows, alone ? Tiles<S>::alone : n, task);
+        });
+      }
+    }
+  }
 }
 
 }  // namespace
@@ -95,33 +111,29 @@ void Factor<S>::pack_transposed(const Block& block, Index row, Index valid, S* t
 template <class S>
 void add_outer_product(MatrixMap<S> y, const Panelled<S>& a, Span packets, const S* b, Index outer,
                        Span columns, Span which) {
-  for (Index k = columns.begin; k < columns.end; k += depth_block) {
-    const Right<S> right{b + k * outer, std::min(depth_block, columns.end - k), outer, 1};
-    for (Index from = 0; from < y.cols(); from += column_block)
-      for (Index panel = which.begin; panel < which.end; ++panel)
-        outer_tiles(y, a.panels, panel, packets, a.at(panel, k), a.panels.height(panel), right, from,
-                    std::min(column_block, y.cols() - from));
-  }
+  outer_product(y, a.panels, packets, b, outer, columns, which, column_block,
+                [&](Task<S>& task, Index panel, Index k, Index count) {
+                  task.left = task.ahead = a.at(panel, k);
+                  if (far<S>(a.size()))
+                    fetch(task, a.at(panel + 1 < which.end ? panel + 1 : which.begin, k), count, depth_block);
+                });
 }
 
 template <class S>
 void add_outer_product(MatrixMap<S> y, const MatrixMap<S>& a, const MatrixMap<S>& b, Span which) {
-  // A block of A is copied to panels first: its columns may lie far apart, and its last rows be no whole packet.
-  constexpr Index block = 256;
+  // Of A, what is at work is copied to a panel: its columns may lie far apart, and its last rows be no whole packet.
   const Panels panels = Panels::plain<S>(y.rows());
-  S copy[block * Tiles<S>::packets * width_of<FullPacket<S>>];
-  for (Index k = 0; k < a.cols(); k += block) {
-    const Right<S> right{b.data() + k * b.outerStride(), std::min(block, a.cols() - k), b.outerStride(), 1};
-    for (Index panel = which.begin; panel < which.end; ++panel) {
-      const Index height = panels.height(panel), row = panels.row(panel);
-      const Index real = std::min(height, y.rows() - row);
-      for (Index c = 0; c < right.depth; ++c) {
-        std::copy_n(&a(row, k + c), real, copy + c * height);
-        std::fill(copy + c * height + real, copy + (c + 1) * height, S(0));
-      }
-      outer_tiles(y, panels, panel, {0, Tiles<S>::packets}, copy, height, right, 0, y.cols());
-    }
-  }
+  S copy[depth_block * Tiles<S>::packets * width_of<FullPacket<S>>];
+  outer_product(y, panels, {0, Tiles<S>::packets}, b.data(), b.outerStride(), {0, a.cols()}, which, y.cols(),
+                [&](Task<S>& task, Index panel, Index k, Index) {
+                  const Index height = panels.height(panel), row = panels.row(panel);
+                  const Index real = std::min(height, y.rows() - row);
+                  for (Index c = 0; c < std::min(depth_block, a.cols() - k); ++c) {
+                    std::copy_n(&a(row, k + c), real, copy + c * height);
+                    std::fill(copy + c * height + real, copy + (c + 1) * height, S(0));
+                  }
+                  task.left = task.ahead = copy;
+                });
 }
 
 template class Factor<float>;

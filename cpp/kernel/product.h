@@ -11,12 +11,32 @@ namespace bptt {
 /// Calls f(first, count) for blocks of at most `most` out of so many, all but equal: 32 in blocks of 6 are 6 6 5 5 5 5.
 template <class F>
 void balanced(Index from, Index size, Index most, F&& f) {
+  if (size <= most) return size > 0 ? f(from, size) : void();
   const Index blocks = (size + most - 1) / most;
   for (Index i = 0; i < blocks; ++i) {
     const Index count = size / blocks + (i < size % blocks ? 1 : 0);
     f(from, count);
     from += count;
   }
+}
+
+/// A long product goes through so many columns at a time, which stay in the inner caches while all panels pass over them.
+inline constexpr Index column_block = 96;
+
+/// Whether so many numbers do not stay in the second cache. Panels among them come from further away each time.
+template <class S>
+bool far(Index numbers) {
+  return numbers > (Index{1} << 20) / Index{sizeof(S)};
+}
+
+/// Then the tiles of one panel, over so many columns and steps, ask for the panel that comes next, each for a part; unless
+/// one would drive out the other.
+template <class S>
+void fetch(Task<S>& task, const S* panel, Index columns, Index depth) {
+  if (far<S>(3 * depth * task.next)) return;
+  const Index blocks = (columns + Tiles<S>::columns - 1) / Tiles<S>::columns;
+  task.ahead = panel;
+  task.pace = (task.next + blocks - 1) / blocks;
 }
 
 /// Panels as the piece of a right factor that stands below the one before, each; of each panel only some packets.
@@ -36,7 +56,10 @@ class Factor {
   Factor() = default;
 
   /// The factor's rows lie in `panels`. `version` changes whenever the matrices do.
-  Factor(const Panels& panels, const std::uint64_t* version) : version_(version) { packed_.panels = panels; }
+  Factor(const Panels& panels, const std::uint64_t* version)
+      : tiles_(&Tiles<S>::of(panels.width())), version_(version) {
+    packed_.panels = panels;
+  }
 
   /// Appends W. Rows that it lacks are zero.
   void add(const MatrixMap<S>& w) { add({w, false, {}, {0, 0}, w.cols()}); }
@@ -107,19 +130,25 @@ class Factor {
   void tiles(const std::vector<Right<S>>& b, Index first, Index count, bool alone, After&& after,
              Aim&& aim) const {
     const Panels& panels = packed_.panels;
-    const Tiles<S>& tiles = Tiles<S>::of(panels.width());
     Task<S> task{};
     task.right = b.data();
     task.pieces = static_cast<Index>(b.size());
-    for (Index panel = 0; panel < panels.count(); ++panel) {
-      task.left = packed_.at(panel, 0);
-      task.next = panels.height(panel);
-      balanced(first, count, Tiles<S>::columns, [&](Index column, Index columns) {
-        task.first = column;
-        aim(task, panel, column);
-        tiles(panels.packets(panel), alone ? Tiles<S>::alone : columns, task);
-        after(panel, column, columns);
-      });
+    const Index end = first + count;
+    for (; first < end; first += column_block) {
+      const Index block = std::min(column_block, end - first);
+      for (Index panel = 0; panel < panels.count(); ++panel) {
+        task.left = packed_.at(panel, 0);
+        task.next = panels.height(panel);
+        task.ahead = task.left;
+        if (far<S>(size()))
+          fetch(task, packed_.at(panel + 1 < panels.count() ? panel + 1 : 0, 0), block, packed_.columns);
+        balanced(first, block, Tiles<S>::columns, [&](Index column, Index columns) {
+          task.first = column;
+          aim(task, panel, column);
+          (*tiles_)(panels.packets(panel), alone ? Tiles<S>::alone : columns, task);
+          after(panel, column, columns);
+        });
+      }
     }
   }
 
@@ -128,6 +157,7 @@ class Factor {
   template <class P>
   static void pack_transposed(const Block& block, Index row, Index valid, S* to, Index next);
 
+  const Tiles<S>* tiles_ = nullptr;
   Panelled<S> packed_;
   std::vector<Block> blocks_;
   const std::uint64_t* version_ = nullptr;

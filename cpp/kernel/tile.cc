@@ -9,7 +9,7 @@ using namespace Eigen::internal;
 
 /// V packets by C columns, with U sums for each number of y.
 template <class P, int V, int C, int U>
-void run(const Task<ScalarOf<P>>& task) {
+void run(Task<ScalarOf<P>>& task) {
   using S = ScalarOf<P>;
   constexpr Index W = width_of<P>;
   P sums[U][V][C];
@@ -18,6 +18,7 @@ void run(const Task<ScalarOf<P>>& task) {
       for (int c = 0; c < C; ++c) sums[u][v][c] = pset1<P>(S(0));
 
   const S* a = task.left;
+  [[maybe_unused]] const S* ahead = task.ahead;
   const auto step = [&](int u, const S* b, Index column) {
     P numbers[C];
     for (int c = 0; c < C; ++c) numbers[c] = pset1<P>(b[c * column]);
@@ -26,6 +27,10 @@ void run(const Task<ScalarOf<P>>& task) {
       for (int c = 0; c < C; ++c) sums[u][v][c] = pmadd(rows, numbers[c], sums[u][v][c]);
     }
     a += task.next;
+    if constexpr (C > 1) {
+      prefetch(ahead);
+      ahead += task.pace;
+    }
   };
   for (Index i = 0; i < task.pieces; ++i) {
     const Right<S> right = task.right[i];
@@ -36,6 +41,7 @@ void run(const Task<ScalarOf<P>>& task) {
     if constexpr (U > 1)
       for (; k < right.depth; ++k, b += right.step) step(0, b, right.column);
   }
+  if constexpr (C > 1) task.ahead = ahead;
   for (int n = U; n > 1; n /= 2)
     for (int u = 0; u < n / 2; ++u)
       for (int v = 0; v < V; ++v)

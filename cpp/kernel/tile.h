@@ -29,12 +29,14 @@ struct Task {
   Index packet, column;
   Index valid, fewer;  // of packet v, only the first valid - v * fewer numbers are written
   bool add;            // to y, or overwrite it
+  const S* ahead;      // each step of a tile of several columns asks for what lies here, and goes on by
+  Index pace;
 };
 
 /// The tiles made of one kind of packet.
 template <class S>
 struct Tiles {
-  using Run = void (*)(const Task<S>&);
+  using Run = void (*)(Task<S>&);
   /// 4 x 6 sums fill 24 of 32 registers, 4 x 3 sums 12 of 16.
   static constexpr Index packets = 4, columns = EIGEN_ARCH_DEFAULT_NUMBER_OF_REGISTERS >= 32 ? 6 : 3;
   /// In place of a number of columns: one column that never has a neighbour. Several sums along the depth make up for
@@ -44,9 +46,7 @@ struct Tiles {
   Index width;
   Run run[packets][columns + 1];  // [packets - 1][columns]
 
-  void operator()(Index packets, Index columns, const Task<S>& task) const {
-    run[packets - 1][columns](task);
-  }
+  void operator()(Index packets, Index columns, Task<S>& task) const { run[packets - 1][columns](task); }
 
   /// Those of this width, one that `packet_width` gave.
   static const Tiles& of(Index width);

@@ -9,7 +9,14 @@
 namespace bptt {
 namespace {
 
-/// Fills every frame of the range, four features at a time, from `Draw::four(words)`.
+/// So many times four numbers are drawn at once, whether all are needed or not, so that every number is made by the same
+/// instructions.
+constexpr std::size_t at_once = 16;
+template <class S>
+using Numbers = Eigen::Array<S, at_once, 1>;
+
+/// Four words for features 4q ... 4q+3 of one lane at one frame of the sequence, as many times as there are counters: then
+/// numbers made of them by `draw(words, numbers)`, the i-th of each four in numbers[i].
 template <class Draw, class S>
 class Noise final : public Operation<S> {
  public:
@@ -21,19 +28,34 @@ class Noise final : public Operation<S> {
         draw_(b.attributes) {}
 
   void forward(Range r) override {
+    const Index features = y_.shape.features, lanes = r.lanes == Range::all ? y_.shape.batch : r.lanes;
+    PhiloxCounters<at_once> counters{};
+    std::array<S*, at_once> places{};
+    std::array<Index, at_once> counts{};
+    std::size_t n = 0;
+    const auto draw = [&] {
+      std::array<Numbers<S>, 4> numbers;
+      philox4x32_each(counters, key_);
+      draw_(counters, numbers, std::min<Index>(features, 4));
+      for (std::size_t i = 0; i < n; ++i)
+        for (Index k = 0; k < counts[i]; ++k)
+          places[i][k] = numbers[static_cast<std::size_t>(k)][static_cast<Index>(i)];
+      n = 0;
+    };
     for (Index t = r.begin; t < r.end; ++t) {
-      auto y = y_.values(t);
-      const Index end = r.lanes == Range::all ? y.cols() : r.lane + r.lanes;
-      for (Index lane = r.lane; lane < end; ++lane)
-        for (Index feature = 0; feature < y.rows(); feature += 4) {
-          const PhiloxCounter words =
-              noise_words(key_, clock_->frame + static_cast<std::uint64_t>(t),
-                          static_cast<std::uint32_t>(feature / 4), static_cast<std::uint32_t>(lane));
-          const std::array<S, 4> drawn = draw_.template four<S>(words);
-          for (Index i = feature; i < std::min(feature + 4, y.rows()); ++i)
-            y(i, lane) = drawn[static_cast<std::size_t>(i - feature)];
+      const std::uint64_t frame = clock_->frame + static_cast<std::uint64_t>(t);
+      for (Index lane = r.lane; lane < r.lane + lanes; ++lane)
+        for (Index feature = 0; feature < features; feature += 4) {
+          counters[0][n] = static_cast<std::uint32_t>(frame);
+          counters[1][n] = static_cast<std::uint32_t>(frame >> 32);
+          counters[2][n] = static_cast<std::uint32_t>(feature / 4);
+          counters[3][n] = static_cast<std::uint32_t>(lane);
+          places[n] = y_.value + t * y_.shape.size() + lane * features + feature;
+          counts[n] = std::min<Index>(features - feature, 4);
+          if (++n == at_once) draw();
         }
     }
+    if (n > 0) draw();
   }
 
  private:
@@ -43,21 +65,28 @@ class Noise final : public Operation<S> {
   Draw draw_;
 };
 
+template <class S>
+Numbers<S> units(const std::array<std::uint32_t, at_once>& words) {
+  Numbers<S> u;
+  for (std::size_t i = 0; i < at_once; ++i) u[static_cast<Index>(i)] = unit<S>(words[i]);
+  return u;
+}
+
 /// Box & Muller 1958: two uniform numbers make two normal ones.
 struct Normal {
   explicit Normal(const Attributes& a)
       : mean(std::get<double>(a.at("mean"))), stddev(std::get<double>(a.at("stddev"))) {}
 
   template <class S>
-  std::array<S, 4> four(const PhiloxCounter& words) const {
-    std::array<S, 4> drawn;
-    for (std::size_t i = 0; i < 4; i += 2) {
-      const S radius = static_cast<S>(stddev) * std::sqrt(S(-2) * std::log(unit<S>(words[i])));
-      const S angle = 2 * std::numbers::pi_v<S> * unit<S>(words[i + 1]);
-      drawn[i] = static_cast<S>(mean) + radius * std::cos(angle);
-      drawn[i + 1] = static_cast<S>(mean) + radius * std::sin(angle);
+  void operator()(const PhiloxCounters<at_once>& words, std::array<Numbers<S>, 4>& numbers,
+                  Index count) const {
+    for (std::size_t i = 0; i < static_cast<std::size_t>(count); i += 2) {
+      const Numbers<S> radius = static_cast<S>(stddev) * (S(-2) * units<S>(words[i]).log()).sqrt();
+      const Numbers<S> angle = 2 * std::numbers::pi_v<S> * units<S>(words[i + 1]);
+      numbers[i] = static_cast<S>(mean) + radius * angle.cos();
+      if (i + 1 < static_cast<std::size_t>(count))
+        numbers[i + 1] = static_cast<S>(mean) + radius * angle.sin();
     }
-    return drawn;
   }
 
   double mean, stddev;
@@ -68,11 +97,10 @@ struct Uniform {
       : low(std::get<double>(a.at("low"))), high(std::get<double>(a.at("high"))) {}
 
   template <class S>
-  std::array<S, 4> four(const PhiloxCounter& words) const {
-    std::array<S, 4> drawn;
-    for (std::size_t i = 0; i < 4; ++i)
-      drawn[i] = static_cast<S>(low) + static_cast<S>(high - low) * unit<S>(words[i]);
-    return drawn;
+  void operator()(const PhiloxCounters<at_once>& words, std::array<Numbers<S>, 4>& numbers,
+                  Index count) const {
+    for (std::size_t i = 0; i < static_cast<std::size_t>(count); ++i)
+      numbers[i] = static_cast<S>(low) + static_cast<S>(high - low) * units<S>(words[i]);
   }
 
   double low, high;

@@ -3,6 +3,9 @@
 #if __has_include(<unistd.h>)
 #include <unistd.h>
 #endif
+#if __has_include(<sys/mman.h>)
+#include <sys/mman.h>
+#endif
 
 #include <sstream>
 
@@ -20,6 +23,12 @@ void require_memory(double bytes) {
   message.precision(3);
   message << bytes / 0x1p30 << " GiB are needed, and the machine has " << there / 0x1p30;
   throw OutOfMemory(message.str());
+}
+
+void ask_for_large_pages([[maybe_unused]] void* block, [[maybe_unused]] std::size_t bytes) {
+#ifdef MADV_HUGEPAGE
+  madvise(block, bytes / large_page * large_page, MADV_HUGEPAGE);  // advice: it may well be refused
+#endif
 }
 
 }  // namespace bptt

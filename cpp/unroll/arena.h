@@ -23,6 +23,11 @@ struct OutOfMemory : std::bad_alloc {
 /// it has, and kills who takes it at its word.
 void require_memory(double bytes);
 
+/// Large blocks begin where the system's large pages do, and ask for them: numbers that are megabytes apart then need fewer
+/// of the processor's notes on where pages lie.
+constexpr std::size_t large_page = std::size_t{1} << 21;
+void ask_for_large_pages(void* block, std::size_t bytes);
+
 /// A fixed block of numbers on a cache-line boundary, zero at first. Its address never changes.
 template <class S>
 class Block {
@@ -30,7 +35,10 @@ class Block {
   explicit Block(Index size = 0) : size_(size) {
     require_memory(static_cast<double>(size) * sizeof(S));
     const auto bytes = static_cast<std::size_t>(size) * sizeof(S);
-    data_.reset(static_cast<S*>(::operator new(bytes, alignment)));
+    const bool large = bytes >= 2 * large_page;
+    const std::align_val_t alignment{large ? large_page : 64};
+    data_ = {static_cast<S*>(::operator new(bytes, alignment)), Free{alignment}};
+    if (large) ask_for_large_pages(data_.get(), bytes);
     clear();
   }
 
@@ -39,8 +47,8 @@ class Block {
   void clear(Part part = {}) { std::fill(data() + part.begin(size_), data() + part.end(size_), S(0)); }
 
  private:
-  static constexpr std::align_val_t alignment{64};
   struct Free {
+    std::align_val_t alignment{64};
     void operator()(S* data) const { ::operator delete(data, alignment); }
   };
   std::unique_ptr<S, Free> data_;
