@@ -121,19 +121,26 @@ void add_outer_product(MatrixMap<S> y, const Panelled<S>& a, Span packets, const
 
 template <class S>
 void add_outer_product(MatrixMap<S> y, const MatrixMap<S>& a, const MatrixMap<S>& b, Span which) {
-  // Of A, what is at work is copied to a panel: its columns may lie far apart, and its last rows be no whole packet.
   const Panels panels = Panels::plain<S>(y.rows());
   S copy[depth_block * Tiles<S>::packets * width_of<FullPacket<S>>];
-  outer_product(y, panels, {0, Tiles<S>::packets}, b.data(), b.outerStride(), {0, a.cols()}, which, y.cols(),
-                [&](Task<S>& task, Index panel, Index k, Index) {
-                  const Index height = panels.height(panel), row = panels.row(panel);
-                  const Index real = std::min(height, y.rows() - row);
-                  for (Index c = 0; c < std::min(depth_block, a.cols() - k); ++c) {
-                    std::copy_n(&a(row, k + c), real, copy + c * height);
-                    std::fill(copy + c * height + real, copy + (c + 1) * height, S(0));
-                  }
-                  task.left = task.ahead = copy;
-                });
+  const auto left = [&]<class P>(Index panel, Index k) -> const S* {
+    const S* from = a.data() + panels.row(panel) + k * a.outerStride();
+    const Index packets = panels.packets(panel), last = panels.valid(panel, packets - 1);
+    if (a.outerStride() == packets * width_of<P> && last == width_of<P>) return from;  // it is a panel
+    // What is at work is copied to one: A's columns may lie far apart, and its last rows be no whole packet.
+    S* to = copy;
+    for (Index c = 0; c < std::min(depth_block, a.cols() - k); ++c, from += a.outerStride())
+      for (Index v = 0; v < packets; ++v, to += width_of<P>)
+        Eigen::internal::pstoreu(to,
+                                 load_first<P>(from + v * width_of<P>, v + 1 < packets ? width_of<P> : last));
+    return copy;
+  };
+  with_packet<S>(panels.width(), [&]<class P>(P*) {
+    outer_product(y, panels, {0, Tiles<S>::packets}, b.data(), b.outerStride(), {0, a.cols()}, which,
+                  y.cols(), [&](Task<S>& task, Index panel, Index k, Index) {
+                    task.left = task.ahead = left.template operator()<P>(panel, k);
+                  });
+  });
 }
 
 template class Factor<float>;

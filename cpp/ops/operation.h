@@ -57,9 +57,12 @@ struct Part {
   Index index = 0, count = 1;
 
   /// This share of the numbers 0 ... size - 1, in order: from `begin` to `end`.
-  Index begin(Index size) const { return size * index / count; }
-  Index end(Index size) const { return size * (index + 1) / count; }
+  Index begin(Index size) const { return share(size * index); }
+  Index end(Index size) const { return share(size * (index + 1)); }
   Span of(const Panels& panels) const { return {begin(panels.count()), end(panels.count())}; }
+
+ private:
+  Index share(Index all) const { return count == 1 ? all : all / count; }  // a division takes its time
 };
 
 /// Where a value lives. All frames of a Frame value are one features x (batch * frames) matrix.

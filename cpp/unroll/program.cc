@@ -182,7 +182,7 @@ template <class S>
 template <class F>
 void Program<S>::sweep(const RunStage& stage, Part part, bool back, Pulse& pulse, F&& run) const {
   if (stage.deal.kind == Deal::Kind::Whole && part.index > 0) return;
-  const Index grain = stage.grain, pieces = (frames_ + grain - 1) / grain;
+  const Index grain = stage.grain, pieces = grain < frames_ ? (frames_ + grain - 1) / grain : 1;
   const Part mine = stage.deal.kind == Deal::Kind::Frames ? part : Part{};
   const Index first = mine.begin(pieces), end = mine.end(pieces);
   Range range = stage.deal.share(0, 0, part);
