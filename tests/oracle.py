@@ -291,6 +291,42 @@ def stop_gradient(x):
 
 
 @framewise
+def softmax(x):
+    y = np.exp(x.array - x.array.max(axis=0))
+    y = y / y.sum(axis=0)
+    return record(y, (x, lambda g: y * (g - (g * y).sum(axis=0))))
+
+
+@framewise
+def log_softmax(x):
+    y = x.array - x.array.max(axis=0)
+    y = y - np.log(np.exp(y).sum(axis=0))
+    return record(y, (x, lambda g: g - np.exp(y) * g.sum(axis=0)))
+
+
+class losses:
+    """Of every frame and entry, or of every frame and lane."""
+
+    @staticmethod
+    def huber(output, target, delta, *, reduction):
+        error = subtract(output, target)
+        size = np.abs(error.array)
+        y = np.where(size > delta, delta * (size - delta / 2), size**2 / 2)
+        return record(y, (error, lambda g: g * np.clip(error.array, -delta, delta)))
+
+    @staticmethod
+    def binary_cross_entropy_with_logits(logits, target, *, reduction):
+        p = sigmoid(logits)
+        return negative(add(target * log(p), (1 - target) * log(1 - p)))
+
+    @staticmethod
+    def softmax_cross_entropy(logits, target, *, reduction):
+        if not isinstance(target, Value):
+            target = np.eye(logits.shape[0])[:, target[0]]  # symbols
+        return negative(reduce_sum(log_softmax(logits) * target, axis=0))
+
+
+@framewise
 def transpose(x):
     return record(x.array.T, (x, lambda g: g.T))
 
@@ -431,6 +467,13 @@ class layers:
             o = sigmoid(affine("o") + peep("o", c))
             h = bp.name_variable(f"hidden-{index}", o * tanh(c))
             return c, h
+
+    @staticmethod
+    def embedding(bp, symbols, count, width, *, name):
+        """The columns of W that the symbols point to."""
+        with bp.variable_scope(name):
+            W = bp.get_variable("W", (width, count))
+        return matmul(W, np.eye(count)[:, symbols[0]])
 
     @staticmethod
     def dense(bp, x, width, *, activation=None, name=None, initializer=None):

@@ -23,7 +23,7 @@ import numpy as np
 import pytest
 
 import bptt
-from bptt import initializers, layers, palindrome
+from bptt import initializers, layers, losses, palindrome, schedules
 from bptt.errors import UnknownNameError
 from bptt.streaming import Stepper
 from bptt.training import TrainingOperation
@@ -466,6 +466,8 @@ def other_places() -> Iterator[Place]:
         "relu",
         "exp",
         "log",
+        "softmax",
+        "log_softmax",
         "square",
         "sqrt",
         "abs",
@@ -523,16 +525,51 @@ def other_places() -> Iterator[Place]:
     )
 
     # Optimisers
-    for argument in ("learning_rate", "epsilon"):
-        yield place(
-            "Adam",
-            argument,
-            "positive",
-            lambda s, v, a=argument: s.bp.minimize(s.loss, bptt.Adam(**{a: v})),
-        )
-    for argument in ("beta1", "beta2"):
-        yield place("Adam", argument, "fraction", lambda s, v, a=argument: bptt.Adam(**{a: v}))
-    yield place("Adam", "epsilon_hat", "switch", lambda s, v: bptt.Adam(epsilon_hat=v))
+    settings: dict[type, dict[str, str]] = {
+        bptt.SGD: {"momentum": "fraction", "nesterov": "switch"},
+        bptt.RMSProp: {
+            "epsilon": "positive",
+            "alpha": "fraction",
+            "momentum": "fraction",
+            "centered": "switch",
+        },
+        bptt.Adagrad: {
+            "epsilon": "positive",
+            "epsilon_inside": "switch",
+            "initial_accumulator": "deviation",
+        },
+        bptt.Adam: {
+            "epsilon": "positive",
+            "beta1": "fraction",
+            "beta2": "fraction",
+            "epsilon_hat": "switch",
+        },
+        bptt.AdamW: {"epsilon": "positive", "beta1": "fraction", "beta2": "fraction"},
+    }
+    for kind, own in settings.items():
+        common = {"learning_rate": "positive", "weight_decay": "deviation"}
+        for argument, wrong in {**common, **own}.items():
+            yield place(
+                kind.__name__,
+                argument,
+                wrong,
+                lambda s, v, k=kind, a=argument: s.bp.minimize(s.loss, k(**{a: v})),
+            )
+    rates = {"constant": {"rate": 0.1}, "cosine": {"rate": 0.1, "steps": 5, "final": 0.1}}
+    rates |= {
+        "step": {"rate": 0.1, "every": 5, "factor": 0.1},
+        "warm_up": {"then": 0.1, "steps": 5},
+    }
+    for name, right in rates.items():
+        for argument in right:
+            counts = argument in ("steps", "every")
+            yield place(
+                f"schedules.{name}",
+                argument,
+                "integer" if counts else "deviation",
+                lambda s, v, n=name, r=right, a=argument: getattr(schedules, n)(**{**r, a: v}),
+                1 if counts else None,
+            )
     for clip in (bptt.ClipByValue, bptt.ClipByGlobalNorm):
         yield place(
             clip.__name__,
@@ -581,6 +618,12 @@ def other_places() -> Iterator[Place]:
     yield place("BPTT.gradients", "wrt", "wrt", lambda s, v: s.bp.gradients(s.loss, s.feed, v))
     yield place("BPTT.minimize", "loss", "loss", lambda s, v: s.bp.minimize(v, bptt.Adam()))
     yield place("BPTT.minimize", "optimizer", "optimizer", lambda s, v: s.bp.minimize(s.loss, v))
+    yield place(
+        "BPTT.minimize",
+        "frozen",
+        "patterns",
+        lambda s, v: s.bp.minimize(s.loss, bptt.Adam(), frozen=v),
+    )
     yield place("BPTT.minimize", "clip", "clip", lambda s, v: s.bp.minimize(s.loss, bptt.Adam(), v))
 
     # Whole sequences
@@ -592,6 +635,7 @@ def other_places() -> Iterator[Place]:
     yield place("BPTT.fit", "every", "integer", lambda s, v: fit(s, every=v, callback=print), 1)
     yield place("BPTT.fit", "callback", "function", lambda s, v: fit(s, callback=v))
     yield place("BPTT.fit", "checkpoint", "path", lambda s, v: fit(s, checkpoint=v))
+    yield place("BPTT.fit", "metrics", "metrics", lambda s, v: fit(s, metrics=v))
     yield place(
         "BPTT.fit",
         "checkpoint_every",
@@ -607,6 +651,74 @@ def other_places() -> Iterator[Place]:
     yield place("BPTT.stepper", "outputs", "outputs", lambda s, v: s.bp.stepper(outputs=v))
     yield place("Stepper.feed", "values", "list", lambda s, v: s.stepper.feed(v))
     yield place("Stepper.__call__", "inputs", "not finite", filled_step)
+
+    # Losses, beside a symbol in the other place
+    pairs = {"mse": "output", "huber": "output", "gaussian_nll": "mean"}
+    pairs |= {"binary_cross_entropy_with_logits": "logits", "softmax_cross_entropy": "logits"}
+    for name, first in pairs.items():
+        loss = f"losses.{name}"
+        for argument in {first, "target", "weights", "variance"} - (
+            set() if name == "gaussian_nll" else {"variance"}
+        ):
+            yield place(
+                loss,
+                argument,
+                "operand",
+                lambda s, v, n=name, f=first, a=argument: lossy(s, n, f, **{a: v}),
+            )
+        yield place(
+            loss,
+            "reduction",
+            "reduction",
+            lambda s, v, n=name, f=first: lossy(s, n, f, reduction=v),
+        )
+    yield place("losses.huber", "delta", "positive rate", lambda s, v: losses.huber(s.out, s.y, v))
+    yield place(
+        "losses.gaussian_nll",
+        "epsilon",
+        "positive rate",
+        lambda s, v: losses.gaussian_nll(s.out, s.y, s.out, epsilon=v),
+    )
+
+    # Symbols of a finite set
+    yield place(
+        "layers.embedding",
+        "bp",
+        "net",
+        lambda s, v: inside(lambda bp, x: layers.embedding(v, x[:1], 3, 2)),
+    )
+    yield place(
+        "layers.embedding",
+        "symbols",
+        "operand",
+        lambda s, v: inside(lambda bp, x: layers.embedding(bp, v, 3, 2)),
+    )
+    yield place(
+        "layers.embedding",
+        "count",
+        "integer",
+        lambda s, v: inside(lambda bp, x: layers.embedding(bp, x[:1], v, 2)),
+        1,
+        2**24,
+    )
+    yield place(
+        "layers.embedding",
+        "width",
+        "width",
+        lambda s, v: inside(lambda bp, x: layers.embedding(bp, x[:1], 3, v)),
+    )
+    yield place(
+        "layers.embedding",
+        "name",
+        "bad text",
+        lambda s, v: inside(lambda bp, x: layers.embedding(bp, x[:1], 3, 2, name=v)),
+    )
+    yield place(
+        "layers.embedding",
+        "initializer",
+        "initializer",
+        lambda s, v: inside(lambda bp, x: layers.embedding(bp, x[:1], 3, 2, initializer=v)),
+    )
 
     # Mappings
     for name, mapping in (
@@ -708,6 +820,13 @@ def other_places() -> Iterator[Place]:
     yield place(
         "palindrome.Configuration", "stuck_above", "number", lambda s, v: changed("stuck_above", v)
     )
+
+
+def lossy(subject: Subject, name: str, first: str, **given: Any) -> Any:
+    right: dict[str, Any] = {first: subject.out, "target": subject.y}
+    if name == "gaussian_nll":
+        right["variance"] = subject.out
+    return getattr(losses, name)(**{**right, **given})
 
 
 def changed(argument: str, value: Any) -> Any:
@@ -1022,6 +1141,50 @@ WRONG: dict[str, list[Wrong]] = {
     ],
     "clip": [Wrong(str(value), value) for value in (5, "value", [], bptt.ClipByValue, bptt.Adam)],
     "list": NO_LISTS,
+    "operand": [
+        Wrong("text", "x"),
+        Wrong("complex", 1j * np.ones((1, 3))),
+        Wrong("masked", np.ma.masked_array(np.zeros((1, 3)), mask=np.ones((1, 3)))),
+        Wrong("NaN", np.full((1, 3), np.nan), bptt.NonFiniteError, "nan"),
+        Wrong("another shape", np.zeros((7, 5)), bptt.ShapeError),
+        Wrong("a vector", np.zeros(3), bptt.ShapeError),
+        Wrong("of the other mode", lambda s, p: s.shallow[-1], made=True),
+        Wrong("another net's", lambda s, p: another_net().out, made=True),
+    ],
+    "metrics": [
+        Wrong("a number", 5),
+        Wrong("text", "loss"),
+        Wrong("a list", lambda s, p: [s.loss], made=True),
+        Wrong("a number's name", lambda s, p: {5: s.loss}, made=True),
+        Wrong("the loss's name", lambda s, p: {"loss": s.loss}, message="name", made=True),
+        Wrong("no symbol", {"a": 5.0}),
+        Wrong("a value of every frame", lambda s, p: {"a": s.out}, message="window", made=True),
+        Wrong(
+            "of three",
+            lambda s, p: {"a": bptt.reduce_mean(s.out) * np.ones((1, 3))},
+            bptt.ShapeError,
+            "(1, 3)",
+            True,
+        ),
+        Wrong(
+            "of the other mode",
+            lambda s, p: {"a": bptt.reduce_mean(s.shallow[-1])},
+            message="graph",
+            made=True,
+        ),
+        Wrong("another net's", lambda s, p: {"a": another_net().loss}, made=True),
+    ],
+    "reduction": [
+        Wrong(str(value), value, message="reduction") for value in (None, 5, "max", "", [])
+    ],
+    "patterns": [
+        *NO_LISTS[:6],
+        Wrong("text", "*"),
+        Wrong("a number in it", [5], message="text"),
+        Wrong("a symbol in it", lambda s, p: [s.x], message="text", made=True),
+        Wrong("a name of no weight", ["W"], message=WEIGHT),
+        Wrong("all weights", ["*"], message="nothing to train"),
+    ],
     "feed": NO_FEEDS,
     "key": [
         Wrong(str(key), key, UnknownNameError, "there are")
@@ -1304,8 +1467,9 @@ def methods(kind: type, prefix: str = "") -> dict[str, Any]:
     return found
 
 
-MADE_BY_USERS = {bptt.BPTT, bptt.Adam, bptt.ClipByValue, bptt.ClipByGlobalNorm}
-MADE_BY_USERS |= {palindrome.Configuration}
+MADE_BY_USERS = {bptt.BPTT, bptt.ClipByValue, bptt.ClipByGlobalNorm, palindrome.Configuration}
+MADE_BY_USERS |= {bptt.SGD, bptt.RMSProp, bptt.Adagrad, bptt.Adam, bptt.AdamW}
+MADE_BY_USERS |= {schedules.constant, schedules.cosine, schedules.step, schedules.warm_up}
 OPERATORS = {"__call__", "__getitem__", "__setitem__", "__matmul__", "__rmatmul__"}
 OPERATORS |= {f"__{way}{name}__" for way in ("", "r") for name in ("add", "sub", "mul", "truediv")}
 
@@ -1319,7 +1483,18 @@ NO_WAY_IN = {
     "initializers.draw": "called by a trace",
     "initializers.normal": "called by a trace",
     "initializers.uniform": "called by a trace",
-    "Adam.build": "called by minimize",
+    **{
+        f"{name}.build": "called by minimize"
+        for name in ("SGD", "RMSProp", "Adagrad", "Adam", "AdamW")
+    },
+    **{
+        f"schedules.{name}.__call__": "called by fit"
+        for name in ("constant", "cosine", "step", "warm_up")
+    },
+    "losses.gaussian_nll(full)": "anything is true or false",
+    "TrainingOperation.plan": "called by fit and run",
+    "schedules.described": "called by save",
+    "schedules.rate_of": "called by fit",
     "ClipByValue.build": "called by minimize",
     "ClipByGlobalNorm.build": "called by minimize",
     "layers.rnn(output)": "anything is true or false",

@@ -23,6 +23,14 @@ DRAWN = {"normal", "uniform"}  # noise: no inputs, no gradient; see the end
 NO_GRADIENT = {"stop_gradient"}  # the gradient is zero, whatever a difference quotient says
 
 
+# Which input holds symbols, integers that have no gradient; and how many there are, by the shapes
+# of the inputs.
+SYMBOLS: dict[str, tuple[int, Callable[[list[tuple[int, int]]], int]]] = {
+    "embedding": (0, lambda shapes: shapes[1][1]),
+    "softmax_cross_entropy_of_symbols": (1, lambda shapes: shapes[0][0]),
+}
+
+
 # What each operation computes at one frame ----------------------------------------------------
 
 
@@ -76,6 +84,22 @@ def reduction(function: Callable[..., np.ndarray]) -> Callable[..., list[np.ndar
     return lambda x, axis: [function(x, axis=(0, 1) if axis == 2 else axis, keepdims=True)]
 
 
+def log_softmax(x: np.ndarray) -> np.ndarray:
+    return x - np.log(np.exp(x).sum(axis=0, keepdims=True))
+
+
+def huber(e: np.ndarray, delta: np.ndarray) -> np.ndarray:
+    return np.where(np.abs(e) > delta, delta * (np.abs(e) - delta / 2), e * e / 2)
+
+
+def cross_entropy(x: np.ndarray, p: np.ndarray) -> np.ndarray:
+    return -(p * log_softmax(x)).sum(axis=0, keepdims=True)
+
+
+def one_hot(symbols: np.ndarray, count: int) -> np.ndarray:
+    return np.eye(count)[:, symbols[0].astype(int)]
+
+
 MEANING: dict[str, Callable[..., list[np.ndarray]]] = {
     "add": lambda a, b: [a + b],
     "subtract": lambda a, b: [a - b],
@@ -100,6 +124,15 @@ MEANING: dict[str, Callable[..., list[np.ndarray]]] = {
     "sum": reduction(np.sum),
     "mean": reduction(np.mean),
     "expand": lambda x, features, batch: [np.broadcast_to(x, (features, batch))],
+    "huber": lambda e, delta: [huber(e, delta)],
+    "binary_cross_entropy_with_logits": lambda x, p: [
+        -p * np.log(logistic(x)) - (1 - p) * np.log(logistic(-x))
+    ],
+    "softmax": lambda x: [np.exp(log_softmax(x))],
+    "log_softmax": lambda x: [log_softmax(x)],
+    "softmax_cross_entropy": lambda x, p: [cross_entropy(x, p)],
+    "softmax_cross_entropy_of_symbols": lambda x, k: [cross_entropy(x, one_hot(k, len(x)))],
+    "embedding": lambda k, W: [W @ one_hot(k, W.shape[1])],
     "rnn": rnn,
     "gru": gru,
     "lstm": lstm,
@@ -152,7 +185,9 @@ def cases() -> Iterator[Case]:
             choices = [FRAME, CYCLE] if operation.sequence else [WEIGHT, FRAME, CYCLE]
             if name in OVER_THE_WINDOW:
                 choices = [WEIGHT, FRAME]
-            mixtures = list(itertools.product(choices, repeat=len(free))) if free else []
+            symbols = SYMBOLS.get(name, (None,))[0]
+            each = [[WEIGHT, FRAME] if i == symbols else choices for i in free]
+            mixtures = list(itertools.product(*each)) if free else []
             if operation.sequence:
                 mixtures += [(place, *[OWN] * (len(free) - 1)) for place in choices]
             for mixture in mixtures:
@@ -174,6 +209,7 @@ class Net:
         self.weights: dict[str, np.ndarray] = {}
         self.fed: dict[int, np.ndarray] = {}
         self.pasts: dict[str, tuple[int, np.ndarray]] = {}
+        self.flat: set[str] = set()  # what has no gradient
         self.checked: list[int] = []  # the fed values whose gradient is of interest
 
         # One number, of a frame ago, closes the cycle.
@@ -206,6 +242,15 @@ class Net:
         self.fed[value] = numbers
         return value
 
+    def holds_symbols(self, i: int) -> bool:
+        return SYMBOLS.get(self.case.operation, (None,))[0] == i
+
+    def numbers_for(self, i: int, shape: tuple[int, ...]) -> np.ndarray:
+        if not self.holds_symbols(i):
+            return self.numbers(shape)
+        _, count = SYMBOLS[self.case.operation]
+        return self.rng.integers(count(self.example.inputs), size=shape).astype(np.float64)
+
     def past(self, name: str, shape: tuple[int, int]) -> int:
         value = self.graph.past(name, *shape)
         self.pasts[name] = (value, self.numbers(shape))
@@ -213,10 +258,14 @@ class Net:
 
     def input(self, i: int, place: str, shape: tuple[int, int]) -> int:
         if place == WEIGHT:
-            self.weights[f"W{i}"] = self.numbers(shape)
+            self.weights[f"W{i}"] = self.numbers_for(i, shape)
+            if self.holds_symbols(i):
+                self.flat.add(f"W{i}")
             return self.graph.variable(f"W{i}", *shape)
-        x = self.placeholder(self.numbers((self.frames, *shape)))
+        x = self.placeholder(self.numbers_for(i, (self.frames, *shape)))
         self.checked.append(x)
+        if self.holds_symbols(i):
+            self.flat.add(f"input {x}")
         if place == FRAME:
             return x
         # x + sigmoid(before) (y - x) is between x and y, so within the operation's domain.
@@ -327,7 +376,7 @@ def test_gradient(case: Case) -> None:
         net.gradients()  # a second sweep must not add to the first
         for what, numbers, gradient in net.gradients():
             assert gradient.shape == numbers.shape, what
-            if case.operation in NO_GRADIENT:
+            if case.operation in NO_GRADIENT or what in net.flat:
                 np.testing.assert_array_equal(gradient, 0.0, err_msg=what)
                 continue
             direction = net.rng.standard_normal(numbers.shape)

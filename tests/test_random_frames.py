@@ -243,6 +243,8 @@ UNARY: dict[str, tuple[str, Callable[[float], float]]] = {
     "square": ("f.square({a})", lambda a: a * a),
     "abs": ("f.abs({a})", lambda a: a),
     "stop_gradient": ("f.stop_gradient({a})", lambda a: a),
+    "softmax": ("f.softmax({a})", lambda a: 1.0),
+    "log_softmax": ("f.log_softmax({a})", lambda a: 2 * a + 4),
 }
 
 BINARY: dict[str, tuple[str, Callable[[float, float], float]]] = {
@@ -278,6 +280,43 @@ def binary(w: Writer, operation: str) -> Symbol:
     shape = broadcast(a.shape, b.shape)
     text = expression.format(a=a.name, b=b.name)
     return w.operation(text, shape, [a, b], bound(a.bound, b.bound))
+
+
+@row("huber", "binary_cross_entropy_with_logits", "softmax_cross_entropy")
+def loss_of_two(w: Writer, operation: str) -> Symbol:
+    """Of two values of one shape, at every frame."""
+    a = w.some()
+    b = w.some(lambda s: s.shape == a.shape)
+    target, extra, shape, bound = b.name, "", a.shape, 2 * a.bound + 2
+    if operation == "huber":
+        extra, bound = " 0.7,", 0.7 * (a.bound + b.bound)
+    else:
+        target = f"f.sigmoid({b.name})"
+    if operation == "softmax_cross_entropy":
+        shape, bound = (1, a.shape[1]), a.shape[0] * (2 * a.bound + 4)
+    text = f'f.losses.{operation}({a.name}, {target},{extra} reduction="none")'
+    return w.operation(text, shape, [a, b], bound)
+
+
+def symbols_for(w: Writer, lanes: int, count: int) -> str:
+    return f"np.array([{[w.choose(*range(count)) for _ in range(lanes)]}])"
+
+
+@row("softmax_cross_entropy_of_symbols")
+def loss_of_symbols(w: Writer, operation: str) -> Symbol:
+    a = w.some(lambda s: s.shape[0] > 1, fallback=lambda: w.weight(2, 3))
+    target = symbols_for(w, a.shape[1], a.shape[0])
+    text = f'f.losses.softmax_cross_entropy({a.name}, {target}, reduction="none")'
+    return w.operation(text, (1, a.shape[1]), [a], 2 * a.bound + 4)
+
+
+@row("embedding")
+def embedding(w: Writer, operation: str) -> Symbol:
+    count, width = w.choose(2, 5, 9), w.choose(*w.sizes)
+    name = f"e{len(w.lines)}"
+    symbols = symbols_for(w, w.batch, count)
+    text = f'f.layers.embedding(bp, {symbols}, {count}, {width}, name="{name}")'
+    return w.operation(text, (width, w.batch), [], 1.0)
 
 
 @row("matmul")

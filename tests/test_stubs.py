@@ -14,7 +14,8 @@ import bptt
 STUBS = Path(bptt.__file__).with_name("_core.pyi")
 
 NAMES = """
-    BPTT Adam ClipByValue ClipByGlobalNorm initializers layers palindrome load
+    BPTT SGD RMSProp Adagrad Adam AdamW schedules ClipByValue ClipByGlobalNorm
+    initializers layers losses palindrome load softmax log_softmax
     tanh sigmoid relu exp log square sqrt abs matmul maximum minimum transpose stop_gradient
     concat reduce_mean reduce_sum
     BpttError ShapeError NonFiniteError UsageError CheckpointError

@@ -22,14 +22,6 @@ Pulse signals() {
 namespace {
 
 template <class S>
-Block<S>& moment_of(Training<S>& training, const std::string& name) {
-  training.optimiser.reserve(training.weights);
-  if (name == "m") return training.optimiser.m;
-  if (name == "v") return training.optimiser.v;
-  throw UsageError("Adam has the moments \"m\" and \"v\", not \"" + name + "\"");
-}
-
-template <class S>
 std::vector<Sequence<S>> sequences(const Program<S>& program, const std::vector<Array<S>>& data) {
   if (data.size() != program.placeholders().size())
     throw UsageError("expected " + std::to_string(program.placeholders().size()) + " arrays, got " +
@@ -42,13 +34,24 @@ std::vector<Sequence<S>> sequences(const Program<S>& program, const std::vector<
 
 template <class S>
 py::array_t<S> fit_windows(Program<S>& program, State<S>& state, std::optional<Training<S>*> training,
-                           const std::vector<Array<S>>& data, Index start, Index steps) {
+                           const std::vector<Array<S>>& data, Index start, Index steps,
+                           const std::vector<Value>& watched, std::vector<py::array_t<S>> room) {
   const std::vector<Sequence<S>> all = sequences(program, data);
   std::vector<S> losses(static_cast<std::size_t>(steps));
+  std::vector<std::pair<const S*, S*>> copies;  // from the program, to the array
+  if (watched.size() != room.size()) throw UsageError("there is not as much room as is watched");
+  for (std::size_t i = 0; i < watched.size(); ++i) {
+    const Tensor<S>& from = program.tensor(watched[i]);
+    if (from.extent != Extent::Window || !(from.shape == Shape{1, 1}) || room[i].size() != steps)
+      throw UsageError("what is watched is a window value of one number, with room for it of each window");
+    copies.emplace_back(from.value, room[i].mutable_data());
+  }
   {
     const py::gil_scoped_release release;
     Pulse pulse = signals();
-    fit(program, state, training.value_or(nullptr), all, start, losses, pulse);
+    fit(program, state, training.value_or(nullptr), all, start, losses, pulse, [&](Index window) {
+      for (const auto& [from, to] : copies) to[window] = *from;
+    });
   }
   return py::array_t<S>(static_cast<Index>(losses.size()), losses.data());
 }
@@ -85,12 +88,14 @@ std::vector<py::array_t<S>> predict_frames(Program<S>& program, State<S>& state,
 template <class S>
 void bind_training(py::module_& m) {
   using T = Training<S>;
-  py::class_<Adam<S>>(m, named<S>("Adam").c_str(), "Adam's settings and moments.")
-      .def(py::init([](double learning_rate, double beta1, double beta2, double epsilon, bool epsilon_hat) {
-             return Adam<S>({learning_rate, beta1, beta2, epsilon, epsilon_hat});
-           }),
-           py::arg("learning_rate"), py::arg("beta1"), py::arg("beta2"), py::arg("epsilon"),
-           py::arg("epsilon_hat"));
+  py::class_<Optimiser<S>, Rule<S>>(m, named<S>("Optimiser").c_str(),
+                                    "A rule by which weights change, and its settings.")
+      .def_static("sgd", &sgd<S>, py::arg("momentum"), py::arg("nesterov"))
+      .def_static("rmsprop", &rmsprop<S>, py::arg("alpha"), py::arg("epsilon"), py::arg("momentum"),
+                  py::arg("centered"))
+      .def_static("adagrad", &adagrad<S>, py::arg("epsilon"), py::arg("epsilon_inside"), py::arg("start"))
+      .def_static("adam", &adam<S>, py::arg("beta1"), py::arg("beta2"), py::arg("epsilon"),
+                  py::arg("epsilon_hat"), py::arg("decoupled"));
 
   using C = Clip<S>;
   py::class_<C>(m, named<S>("Clip").c_str(), "How gradients are clipped.")
@@ -101,10 +106,12 @@ void bind_training(py::module_& m) {
           "by_global_norm", [](double limit) { return C{C::Kind::ByGlobalNorm, limit}; }, py::arg("limit"));
 
   py::class_<T>(m, named<S>("Training").c_str(), "Clipping and an optimiser, for the weights of one net.")
-      .def(py::init([](Weights<S>& weights, const C& clip, Adam<S>& optimiser) {
-             return T{weights, clip, Adam<S>(optimiser.settings)};
+      .def(py::init([](Weights<S>& weights, const C& clip, Rule<S> optimiser,
+                       const std::map<std::string, double>& decay, const std::set<std::string>& frozen) {
+             return std::make_unique<T>(weights, clip, optimiser, Groups{decay, frozen});
            }),
-           py::arg("weights"), py::arg("clip"), py::arg("optimiser"), py::keep_alive<1, 2>())
+           py::arg("weights"), py::arg("clip"), py::arg("optimiser"), py::arg("decay"), py::arg("frozen"),
+           py::keep_alive<1, 2>())
       .def(
           "step",
           [](T& t, Program<S>& program) {
@@ -112,30 +119,30 @@ void bind_training(py::module_& m) {
             t.step(program, pulse);
           },
           py::arg("program"), py::call_guard<py::gil_scoped_release>())
-      .def_property(
-          "learning_rate", [](const T& t) { return t.optimiser.settings.learning_rate; },
-          [](T& t, double rate) { t.optimiser.settings.learning_rate = rate; })
-      .def_property(
-          "steps", [](const T& t) { return t.optimiser.steps; },
-          [](T& t, Index steps) { t.optimiser.steps = steps; })
-      .def_property_readonly("moments", [](const T&) { return std::vector<std::string>{"m", "v"}; })
+      .def("plan", &T::plan, py::arg("rates"),
+           "Learning rates of the coming updates, one each; the last serves all that follow.")
+      .def_property("steps", &T::steps, &T::set_steps)
+      .def_property_readonly("moments", [](T& t) { return t.moments().names(); })
       .def(
           "get_moment",
           [](T& t, const std::string& moment, const std::string& weight) {
-            return to_numpy<S>(t.weights.part(moment_of(t, moment), weight));
+            return to_numpy<S>(t.weights().part(t.moments().at(moment), weight));
           },
           py::arg("moment"), py::arg("weight"))
       .def(
           "set_moment",
           [](T& t, const std::string& moment, const std::string& weight, const Array<S>& array) {
-            assign(t.weights.part(moment_of(t, moment), weight), array,
+            assign(t.weights().part(t.moments().at(moment), weight), array,
                    "the moment '" + moment + "' of '" + weight + "'");
           },
           py::arg("moment"), py::arg("weight"), py::arg("array"));
 
-  m.def("fit", &fit_windows<S>, py::arg("program"), py::arg("state"), py::arg("training"), py::arg("data"),
-        py::arg("start"), py::arg("steps"),
-        "Trains on consecutive windows (training None: only runs them); returns their losses.");
+  m.def(
+      "fit", &fit_windows<S>, py::arg("program"), py::arg("state"), py::arg("training"), py::arg("data"),
+      py::arg("start"), py::arg("steps"), py::kw_only(), py::arg("watched") = std::vector<Value>{},
+      py::arg("room") = std::vector<py::array_t<S>>{},
+      "Trains on consecutive windows (training None: only runs them); returns their losses. Of window values "
+      "that are watched it fills the arrays, one number for each window.");
   m.def("predict", &predict_frames<S>, py::arg("program"), py::arg("state"), py::arg("data"),
         py::arg("outputs"), py::arg("frames") = std::nullopt,
         "Runs so many frames (all of the data); returns each output as (time, features, batch).");

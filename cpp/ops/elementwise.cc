@@ -72,6 +72,14 @@ struct Minimum { static constexpr auto name = "minimum";  // at a tie the gradie
   static auto value(const auto& a, const auto& b) { return a.template min<Eigen::PropagateNaN>(b); }
   static auto slope_a(const auto& a, const auto& b, const auto&) { return (a <= b).template cast<ScalarOf<decltype(a)>>(); }
   static auto slope_b(const auto& a, const auto& b, const auto&) { return (a > b).template cast<ScalarOf<decltype(a)>>(); } };
+struct Huber { static constexpr auto name = "huber";  // of an error and delta: with c = min(|e|, delta), c (|e| - c/2)
+  static auto value(const auto& e, const auto& delta) { using S = ScalarOf<decltype(e)>; return (e.abs() > delta).select(delta * (e.abs() - S(0.5) * delta), S(0.5) * e.square()); }
+  static auto slope_a(const auto& e, const auto& delta, const auto&) { return e.abs().min(delta) * e.sign(); }
+  static auto slope_b(const auto& e, const auto& delta, const auto&) { using S = ScalarOf<decltype(e)>; return (e.abs() - delta).max(S(0)); } };
+struct BinaryCrossEntropy { static constexpr auto name = "binary_cross_entropy_with_logits";  // of logits x and probabilities p
+  static auto value(const auto& x, const auto& p) { using S = ScalarOf<decltype(x)>; return x.max(S(0)) - x * p + (-x.abs()).exp().log1p(); }
+  static auto slope_a(const auto& x, const auto& p, const auto&) { return x.unaryExpr(SigmoidOf<ScalarOf<decltype(x)>>{}) - p; }
+  static auto slope_b(const auto& x, const auto&, const auto&) { return -x; } };
 
 // clang-format on
 
@@ -238,6 +246,8 @@ const Register<BinaryOp<Multiply>::Type> multiply{BinaryOp<Multiply>::type()};
 const Register<BinaryOp<Divide>::Type> divide{BinaryOp<Divide>::type()};
 const Register<BinaryOp<Maximum>::Type> maximum{BinaryOp<Maximum>::type()};
 const Register<BinaryOp<Minimum>::Type> minimum{BinaryOp<Minimum>::type()};
+const Register<BinaryOp<Huber>::Type> huber{BinaryOp<Huber>::type()};
+const Register<BinaryOp<BinaryCrossEntropy>::Type> binary_cross_entropy{BinaryOp<BinaryCrossEntropy>::type()};
 
 }  // namespace
 }  // namespace bptt

@@ -1,13 +1,14 @@
 // Consecutive windows of a sequence: feed, forward, backward, clip, update, carry the state on.
 #pragma once
 
+#include <algorithm>
 #include <atomic>
 #include <cmath>
 #include <sstream>
 #include <vector>
 
-#include "optimise/adam.h"
 #include "optimise/clip.h"
+#include "optimise/moments.h"
 #include "unroll/carry.h"
 
 namespace bptt {
@@ -39,11 +40,37 @@ struct Sequence {
 
 /// A way to change the weights of a net by the gradient of a loss.
 template <class S>
-struct Training {
-  Weights<S>& weights;
-  Clip<S> clip;
-  Adam<S> optimiser;
-  Block<double> norms = Block<double>();  // for clipping
+class Training {
+ public:
+  /// The weights must outlive it.
+  Training(Weights<S>& weights, const Clip<S>& clip, Rule<S> rule, Groups groups = {})
+      : weights_(weights), clip_(clip), moments_(std::move(rule), std::move(groups)) {}
+
+  /// How many updates were made.
+  Index steps() const { return steps_; }
+  /// The next rate, of those planned, is that of the next update all the same.
+  void set_steps(Index steps) {
+    planned_at_ += steps - steps_;
+    steps_ = steps;
+  }
+
+  /// The rates of the coming updates, one each; the last serves all that follow.
+  void plan(std::vector<double> rates) {
+    if (rates.empty()) throw UsageError("expected at least one learning rate");
+    rates_ = std::move(rates);
+    planned_at_ = steps_;
+  }
+  /// That of the next update.
+  double rate() const {
+    return rates_[static_cast<std::size_t>(std::min(steps_ - planned_at_, std::ssize(rates_) - 1))];
+  }
+
+  /// What the optimiser keeps beside the weights.
+  Moments<S>& moments() {
+    moments_.reserve(weights_);
+    return moments_;
+  }
+  const Weights<S>& weights() const { return weights_; }
 
   /// After a forward: backward, clip, update. Throws NonFiniteError, with weights and moments as they were, if the
   /// loss or a gradient is not finite.
@@ -56,19 +83,23 @@ struct Training {
       throw NonFiniteError(message.str());
     }
     program.backward(pulse);
-    optimiser.reserve(weights);
-    const Index norms_needed = clip.norms(weights.gradients().size());
-    if (norms.size() != norms_needed) norms = Block<double>(norms_needed);
-    Block<S>& values = weights.writable();
+    moments_.reserve(weights_);
+    const Index norms_needed = clip_.norms(weights_.gradients().size());
+    if (norms_.size() != norms_needed) norms_ = Block<double>(norms_needed);
+    Block<S>& values = weights_.writable();
     std::atomic<int> found = 0;
     program.together(pulse, [&](Team::Member& member, Pulse&) { update(values, member, found); });
-    ++optimiser.steps;
+    ++steps_;
   }
 
  private:
   /// One thread's share of it; `found` collects what is not finite.
   void update(Block<S>& values, Team::Member& member, std::atomic<int>& found) {
-    Block<S>& all = weights.gradients();
+    Block<S>& all = weights_.gradients();
+    if (moments_.some_frozen()) {
+      moments_.clear_frozen(all, member.part);
+      member.barrier();
+    }
     const Index from = member.part.begin(all.size()), to = member.part.end(all.size());
     const Eigen::Map<const Eigen::Array<S, Eigen::Dynamic, 1>> g(all.data() + from, to - from);
     const auto require = [&](bool finite, int kind, const char* why) {
@@ -80,22 +111,22 @@ struct Training {
     };
     // 0 times infinity or NaN is NaN.
     require((g * S(0)).sum() == S(0), 1, "is not finite");
-    clip(all, norms, member);
+    clip_(all, norms_, member);
     require((g.square() * S(0)).sum() == S(0), 2, "has a square that is not finite (clipping would help)");
-    optimiser.update(values, all, member.part);
+    moments_.update({rate(), steps_ + 1}, values, all, member.part);
   }
 
   /// The present window in words: as many came before as there were updates.
   std::string window() const {
-    return "window " + std::to_string(optimiser.steps) + " of this training operation, counted from 0,";
+    return "window " + std::to_string(steps_) + " of this training operation, counted from 0,";
   }
 
   [[noreturn]] void refuse_gradient(const std::string& why) const {
-    const Block<S>& all = weights.gradients();
+    const Block<S>& all = weights_.gradients();
     std::string first;
     S largest = 0;
-    for (const Variable& weight : weights.variables()) {
-      const Matrix<S> part = weights.part(all, weight.name);
+    for (const Variable& weight : weights_.variables()) {
+      const Matrix<S> part = weights_.part(all, weight.name);
       if (!part.array().square().allFinite() && first.empty()) first = weight.name;
       for (const S x : part.reshaped())
         if (std::isfinite(x)) largest = std::max(largest, std::abs(x));
@@ -106,6 +137,14 @@ struct Training {
             << ". Weights, moments and state are those before that window";
     throw NonFiniteError(message.str());
   }
+
+  Weights<S>& weights_;
+  Clip<S> clip_;
+  Moments<S> moments_;
+  Index steps_ = 0;
+  std::vector<double> rates_{0};
+  Index planned_at_ = 0;                   // the number of steps at which the first of them is the next
+  Block<double> norms_ = Block<double>();  // for clipping
 };
 
 /// One window of each sequence, in the order of the program's placeholders.
@@ -128,15 +167,16 @@ void run_window(Program<S>& program, const Carry<S>& carry, const std::vector<Se
   carry.store();
 }
 
-/// Runs as many windows as `losses` has room for, from frame `start` on, and writes the loss of each. Without
-/// `training` nothing but the state changes.
-template <class S>
+/// Runs as many windows as `losses` has room for, from frame `start` on, and writes the loss of each; watch(window) is
+/// called before its update. Without `training` nothing but the state changes.
+template <class S, class F>
 void fit(Program<S>& program, State<S>& state, Training<S>* training, const std::vector<Sequence<S>>& data,
-         Index start, std::vector<S>& losses, Pulse& pulse) {
+         Index start, std::vector<S>& losses, Pulse& pulse, F&& watch) {
   const Carry<S> carry(program, state);
   for (std::size_t window = 0; window < losses.size(); ++window)
     run_window(program, carry, data, start + static_cast<Index>(window) * program.frames(), pulse, [&] {
       losses[window] = program.loss();
+      watch(static_cast<Index>(window));
       if (training) training->step(program, pulse);
     });
 }

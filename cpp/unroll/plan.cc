@@ -1,6 +1,7 @@
 #include "unroll/plan.h"
 
 #include <algorithm>
+#include <span>
 
 namespace bptt {
 namespace {
@@ -48,7 +49,12 @@ std::vector<bool> Plan::wanted_gradients(const Graph& graph, const Request& requ
   std::vector<bool> depends(count, false), matters(count, false);
   if (request.loss < 0) return depends;
 
-  for (Value v = 0; v < graph.size(); ++v) depends[at(v)] = graph.info(v).source == Source::Variable;
+  for (Value v = 0; v < graph.size(); ++v) {
+    const ValueInfo& info = graph.info(v);
+    depends[at(v)] =
+        info.source == Source::Variable &&
+        std::ranges::find(request.frozen, graph.variables()[at(info.origin)]) == request.frozen.end();
+  }
   for (const Value v : request.wrt) depends[at(v)] = true;
   for (bool changed = true; changed;) {  // again for what comes around through recurrences
     changed = false;
@@ -78,6 +84,12 @@ std::vector<bool> Plan::wanted_gradients(const Graph& graph, const Request& requ
     }
   }
   for (std::size_t v = 0; v < count; ++v) depends[v] = depends[v] && matters[v];
+  for (const Node& node : graph.nodes()) {
+    if (!node.type->is_cell()) continue;
+    const auto weights = std::span(node.inputs).subspan(node.type->first_weight);
+    if (std::ranges::any_of(weights, [&](Value v) { return depends[at(v)]; }))
+      for (const Value v : weights) depends[at(v)] = true;
+  }
   return depends;
 }
 

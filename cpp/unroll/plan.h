@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <string>
 #include <vector>
 
 #include "unroll/schedule.h"
@@ -15,6 +16,7 @@ struct Request {
   Value loss = -1;                  // a (1, 1) window value to differentiate; -1: there will be no backward
   std::vector<Value> wrt = {};      // placeholders and past values whose gradients will be read
   std::uint64_t seed = 0;           // of the noise
+  std::vector<std::string> frozen = {};  // weights whose gradients nobody needs
 };
 
 struct Plan {
@@ -27,7 +29,8 @@ struct Plan {
   std::vector<bool> backward;        // by node: it is on the way from the loss to what is differentiated
 
  private:
-  /// For each value, whether the loss depends on it, and it on a weight or on one of `wrt`.
+  /// For each value, whether the loss depends on it, and it on a weight that is not frozen, or on one of `wrt`. The
+  /// weights of a cell have gradients together, or none has.
   static std::vector<bool> wanted_gradients(const Graph&, const Request&);
 };
 

@@ -5,7 +5,7 @@ all weights: deep, over T frames, to train; and shallow, one frame at a time, to
 where to begin.
 """
 
-from bptt import initializers, layers, palindrome
+from bptt import initializers, layers, losses, palindrome, schedules
 from bptt.errors import BpttError, CheckpointError, NonFiniteError, ShapeError, UsageError
 from bptt.info import VERSION, build_info
 from bptt.model import BPTT, load
@@ -14,6 +14,7 @@ from bptt.ops import (
     concat,
     exp,
     log,
+    log_softmax,
     matmul,
     maximum,
     minimum,
@@ -21,13 +22,14 @@ from bptt.ops import (
     reduce_sum,
     relu,
     sigmoid,
+    softmax,
     sqrt,
     square,
     stop_gradient,
     tanh,
     transpose,
 )
-from bptt.optimisers import Adam, ClipByGlobalNorm, ClipByValue
+from bptt.optimisers import SGD, Adagrad, Adam, AdamW, ClipByGlobalNorm, ClipByValue, RMSProp
 from bptt.searching import search
 from bptt.symbol import Symbol
 
@@ -35,12 +37,16 @@ __version__ = VERSION
 
 __all__ = [
     "BPTT",
+    "SGD",
+    "Adagrad",
     "Adam",
+    "AdamW",
     "BpttError",
     "CheckpointError",
     "ClipByGlobalNorm",
     "ClipByValue",
     "NonFiniteError",
+    "RMSProp",
     "ShapeError",
     "Symbol",
     "UsageError",
@@ -52,6 +58,8 @@ __all__ = [
     "layers",
     "load",
     "log",
+    "log_softmax",
+    "losses",
     "matmul",
     "maximum",
     "minimum",
@@ -59,8 +67,10 @@ __all__ = [
     "reduce_mean",
     "reduce_sum",
     "relu",
+    "schedules",
     "search",
     "sigmoid",
+    "softmax",
     "sqrt",
     "square",
     "stop_gradient",

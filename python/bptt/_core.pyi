@@ -6,7 +6,7 @@ import collections.abc
 import numpy
 import numpy.typing
 import typing
-__all__: list[str] = ['Adam32', 'Adam64', 'Clip32', 'Clip64', 'Example', 'Exclusive', 'Graph', 'Operation', 'Program32', 'Program64', 'State32', 'State64', 'Stepper', 'Team', 'Training32', 'Training64', 'Weights32', 'Weights64', 'build_info', 'fit', 'operations', 'philox4x32', 'predict']
+__all__: list[str] = ['Clip32', 'Clip64', 'Example', 'Exclusive', 'Graph', 'Operation', 'Optimiser32', 'Optimiser64', 'Program32', 'Program64', 'State32', 'State64', 'Stepper', 'Team', 'Training32', 'Training64', 'Weights32', 'Weights64', 'build_info', 'fit', 'operations', 'philox4x32', 'predict']
 class Example:
     """
     A way to call an operation, for tests.
@@ -187,7 +187,7 @@ class Program32:
     """
     A frame unrolled over a window.
     """
-    def __init__(self, graph: Graph, weights: Weights32, frames: typing.SupportsInt | typing.SupportsIndex, fetches: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex], loss: typing.SupportsInt | typing.SupportsIndex | None = None, wrt: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex] = [], seed: typing.SupportsInt | typing.SupportsIndex = 0, *, team: Team | None = None) -> None:
+    def __init__(self, graph: Graph, weights: Weights32, frames: typing.SupportsInt | typing.SupportsIndex, fetches: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex], loss: typing.SupportsInt | typing.SupportsIndex | None = None, wrt: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex] = [], seed: typing.SupportsInt | typing.SupportsIndex = 0, *, team: Team | None = None, frozen: collections.abc.Sequence[str] = []) -> None:
         ...
     def backward(self) -> None:
         ...
@@ -234,7 +234,7 @@ class Program64:
     """
     A frame unrolled over a window.
     """
-    def __init__(self, graph: Graph, weights: Weights64, frames: typing.SupportsInt | typing.SupportsIndex, fetches: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex], loss: typing.SupportsInt | typing.SupportsIndex | None = None, wrt: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex] = [], seed: typing.SupportsInt | typing.SupportsIndex = 0, *, team: Team | None = None) -> None:
+    def __init__(self, graph: Graph, weights: Weights64, frames: typing.SupportsInt | typing.SupportsIndex, fetches: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex], loss: typing.SupportsInt | typing.SupportsIndex | None = None, wrt: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex] = [], seed: typing.SupportsInt | typing.SupportsIndex = 0, *, team: Team | None = None, frozen: collections.abc.Sequence[str] = []) -> None:
         ...
     def backward(self) -> None:
         ...
@@ -277,11 +277,21 @@ class Program64:
     @property
     def stages(self) -> list[tuple[list[str], bool]]:
         ...
-class Adam32:
+class Optimiser32:
     """
-    Adam's settings and moments.
+    A rule by which weights change, and its settings.
     """
-    def __init__(self, learning_rate: typing.SupportsFloat | typing.SupportsIndex, beta1: typing.SupportsFloat | typing.SupportsIndex, beta2: typing.SupportsFloat | typing.SupportsIndex, epsilon: typing.SupportsFloat | typing.SupportsIndex, epsilon_hat: bool) -> None:
+    @staticmethod
+    def adagrad(epsilon: typing.SupportsFloat | typing.SupportsIndex, epsilon_inside: bool, start: typing.SupportsFloat | typing.SupportsIndex) -> Optimiser32:
+        ...
+    @staticmethod
+    def adam(beta1: typing.SupportsFloat | typing.SupportsIndex, beta2: typing.SupportsFloat | typing.SupportsIndex, epsilon: typing.SupportsFloat | typing.SupportsIndex, epsilon_hat: bool, decoupled: bool) -> Optimiser32:
+        ...
+    @staticmethod
+    def rmsprop(alpha: typing.SupportsFloat | typing.SupportsIndex, epsilon: typing.SupportsFloat | typing.SupportsIndex, momentum: typing.SupportsFloat | typing.SupportsIndex, centered: bool) -> Optimiser32:
+        ...
+    @staticmethod
+    def sgd(momentum: typing.SupportsFloat | typing.SupportsIndex, nesterov: bool) -> Optimiser32:
         ...
 class Clip32:
     """
@@ -300,19 +310,17 @@ class Training32:
     """
     Clipping and an optimiser, for the weights of one net.
     """
-    def __init__(self, weights: Weights32, clip: Clip32, optimiser: Adam32) -> None:
+    def __init__(self, weights: Weights32, clip: Clip32, optimiser: Optimiser32, decay: collections.abc.Mapping[str, typing.SupportsFloat | typing.SupportsIndex], frozen: collections.abc.Set[str]) -> None:
         ...
     def get_moment(self, moment: str, weight: str) -> numpy.typing.NDArray[numpy.float32]:
         ...
+    def plan(self, rates: collections.abc.Sequence[typing.SupportsFloat | typing.SupportsIndex]) -> None:
+        """
+        Learning rates of the coming updates, one each; the last serves all that follow.
+        """
     def set_moment(self, moment: str, weight: str, array: typing.Annotated[numpy.typing.ArrayLike, numpy.float32]) -> None:
         ...
     def step(self, program: Program32) -> None:
-        ...
-    @property
-    def learning_rate(self) -> float:
-        ...
-    @learning_rate.setter
-    def learning_rate(self, arg1: typing.SupportsFloat | typing.SupportsIndex) -> None:
         ...
     @property
     def moments(self) -> list[str]:
@@ -323,11 +331,21 @@ class Training32:
     @steps.setter
     def steps(self, arg1: typing.SupportsInt | typing.SupportsIndex) -> None:
         ...
-class Adam64:
+class Optimiser64:
     """
-    Adam's settings and moments.
+    A rule by which weights change, and its settings.
     """
-    def __init__(self, learning_rate: typing.SupportsFloat | typing.SupportsIndex, beta1: typing.SupportsFloat | typing.SupportsIndex, beta2: typing.SupportsFloat | typing.SupportsIndex, epsilon: typing.SupportsFloat | typing.SupportsIndex, epsilon_hat: bool) -> None:
+    @staticmethod
+    def adagrad(epsilon: typing.SupportsFloat | typing.SupportsIndex, epsilon_inside: bool, start: typing.SupportsFloat | typing.SupportsIndex) -> Optimiser64:
+        ...
+    @staticmethod
+    def adam(beta1: typing.SupportsFloat | typing.SupportsIndex, beta2: typing.SupportsFloat | typing.SupportsIndex, epsilon: typing.SupportsFloat | typing.SupportsIndex, epsilon_hat: bool, decoupled: bool) -> Optimiser64:
+        ...
+    @staticmethod
+    def rmsprop(alpha: typing.SupportsFloat | typing.SupportsIndex, epsilon: typing.SupportsFloat | typing.SupportsIndex, momentum: typing.SupportsFloat | typing.SupportsIndex, centered: bool) -> Optimiser64:
+        ...
+    @staticmethod
+    def sgd(momentum: typing.SupportsFloat | typing.SupportsIndex, nesterov: bool) -> Optimiser64:
         ...
 class Clip64:
     """
@@ -346,19 +364,17 @@ class Training64:
     """
     Clipping and an optimiser, for the weights of one net.
     """
-    def __init__(self, weights: Weights64, clip: Clip64, optimiser: Adam64) -> None:
+    def __init__(self, weights: Weights64, clip: Clip64, optimiser: Optimiser64, decay: collections.abc.Mapping[str, typing.SupportsFloat | typing.SupportsIndex], frozen: collections.abc.Set[str]) -> None:
         ...
     def get_moment(self, moment: str, weight: str) -> numpy.typing.NDArray[numpy.float64]:
         ...
+    def plan(self, rates: collections.abc.Sequence[typing.SupportsFloat | typing.SupportsIndex]) -> None:
+        """
+        Learning rates of the coming updates, one each; the last serves all that follow.
+        """
     def set_moment(self, moment: str, weight: str, array: typing.Annotated[numpy.typing.ArrayLike, numpy.float64]) -> None:
         ...
     def step(self, program: Program64) -> None:
-        ...
-    @property
-    def learning_rate(self) -> float:
-        ...
-    @learning_rate.setter
-    def learning_rate(self, arg1: typing.SupportsFloat | typing.SupportsIndex) -> None:
         ...
     @property
     def moments(self) -> list[str]:
@@ -398,14 +414,14 @@ def build_info() -> dict[str, str]:
     Instruction set, compiler, version of Eigen.
     """
 @typing.overload
-def fit(program: Program32, state: State32, training: Training32 | None, data: collections.abc.Sequence[typing.Annotated[numpy.typing.ArrayLike, numpy.float32]], start: typing.SupportsInt | typing.SupportsIndex, steps: typing.SupportsInt | typing.SupportsIndex) -> numpy.typing.NDArray[numpy.float32]:
+def fit(program: Program32, state: State32, training: Training32 | None, data: collections.abc.Sequence[typing.Annotated[numpy.typing.ArrayLike, numpy.float32]], start: typing.SupportsInt | typing.SupportsIndex, steps: typing.SupportsInt | typing.SupportsIndex, *, watched: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex] = [], room: collections.abc.Sequence[typing.Annotated[numpy.typing.ArrayLike, numpy.float32]] = []) -> numpy.typing.NDArray[numpy.float32]:
     """
-    Trains on consecutive windows (training None: only runs them); returns their losses.
+    Trains on consecutive windows (training None: only runs them); returns their losses. Of window values that are watched it fills the arrays, one number for each window.
     """
 @typing.overload
-def fit(program: Program64, state: State64, training: Training64 | None, data: collections.abc.Sequence[typing.Annotated[numpy.typing.ArrayLike, numpy.float64]], start: typing.SupportsInt | typing.SupportsIndex, steps: typing.SupportsInt | typing.SupportsIndex) -> numpy.typing.NDArray[numpy.float64]:
+def fit(program: Program64, state: State64, training: Training64 | None, data: collections.abc.Sequence[typing.Annotated[numpy.typing.ArrayLike, numpy.float64]], start: typing.SupportsInt | typing.SupportsIndex, steps: typing.SupportsInt | typing.SupportsIndex, *, watched: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex] = [], room: collections.abc.Sequence[typing.Annotated[numpy.typing.ArrayLike, numpy.float64]] = []) -> numpy.typing.NDArray[numpy.float64]:
     """
-    Trains on consecutive windows (training None: only runs them); returns their losses.
+    Trains on consecutive windows (training None: only runs them); returns their losses. Of window values that are watched it fills the arrays, one number for each window.
     """
 def operations() -> list[Operation]:
     """

@@ -15,14 +15,14 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 from safetensors import SafetensorError, deserialize
 from safetensors.numpy import save as serialize
 
-from bptt import files
+from bptt import files, schedules
 from bptt.arrays import shown
 from bptt.errors import CheckpointError, UsageError
 from bptt.net import Net
@@ -45,15 +45,15 @@ class SavedTraining:
     """A training operation without its loss: what a checkpoint keeps of it.
 
     Attributes:
-        optimizer: the kind of optimiser and the numbers it was made with.
-        learning_rate: the rate of the next update.
+        optimizer: the kind of optimiser and the settings it was made with.
+        learning_rate: the rate of the next update; None if a schedule tells it.
         steps: updates made.
         moments: by ``MOMENT/NAME``.
         source: where it comes from, for messages.
     """
 
     optimizer: dict[str, Any]
-    learning_rate: float
+    learning_rate: float | None
     steps: int
     moments: dict[str, Array]
     source: str
@@ -71,7 +71,8 @@ class SavedTraining:
             for name in names
         }
         source = "the net that was copied"
-        return cls(_described(train), train.learning_rate, train.steps, moments, source)
+        rate = None if train.scheduled else float(train.learning_rate)
+        return cls(_described(train), rate, train.steps, moments, source)
 
     @property
     def names_of_moments(self) -> list[str]:
@@ -102,7 +103,11 @@ class SavedTraining:
             moment, name = key.split("/", 1)
             train.core.set_moment(moment, name, values)
         train.core.steps = self.steps
-        if described["learning_rate"] == self.optimizer["learning_rate"]:
+        if (
+            self.learning_rate is not None
+            and described["learning_rate"] == self.optimizer["learning_rate"]
+            and self.learning_rate != described["learning_rate"]
+        ):
             train.learning_rate = self.learning_rate
 
 
@@ -404,7 +409,6 @@ def _check(about: dict[str, Any]) -> None:
     for training in about["trainings"]:
         _fields(training, "learning_rate moments optimizer steps", "training operations")
         _integer(training["steps"], "number of steps", 0, _INT64)
-        _rate(training["learning_rate"], about["dtype"])
         moments, optimizer = training["moments"], training["optimizer"]
         if not isinstance(moments, list) or not isinstance(optimizer, dict):
             raise _Unfit("a training operation without its moments, or its optimizer")
@@ -414,7 +418,12 @@ def _check(about: dict[str, Any]) -> None:
         if len({*moments}) != len(moments):
             raise _Unfit("a moment twice")
         _text(optimizer.get("kind"), "kind of optimizer")
-        _rate(optimizer.get("learning_rate"), about["dtype"])
+        made = optimizer.get("learning_rate")
+        scheduled = isinstance(made, str) and bool(made)  # a schedule in words
+        if not scheduled:
+            _rate(made, about["dtype"])
+        if not scheduled or training["learning_rate"] is not None:
+            _rate(training["learning_rate"], about["dtype"])
 
 
 def _fields(found: object, names: str, what: str) -> None:
@@ -491,8 +500,17 @@ def _tensors(net: Net) -> Iterator[tuple[str, Array]]:
 
 
 def _described(train: TrainingOperation) -> dict[str, Any]:
-    numbers = {key: float(value) for key, value in asdict(train.optimizer).items()}
-    return {"kind": type(train.optimizer).__name__, **numbers}
+    """The optimiser as it was made: numbers, patterns with their numbers, a schedule in words."""
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, Mapping):
+            return {pattern: float(number) for pattern, number in value.items()}
+        return schedules.described(value) if callable(value) else float(value)
+
+    settings = {
+        each.name: plain(getattr(train.optimizer, each.name)) for each in fields(train.optimizer)
+    }
+    return {"kind": type(train.optimizer).__name__, **settings}
 
 
 def _structure(net: Net) -> dict[str, str]:

@@ -128,7 +128,8 @@ class Plan:
         loss = self._train.loss.id if self._train else None
         self._state = net.states[trace.depth]
         self._frames = trace.frames
-        self._program = net.program(trace, trace.frames, values, loss)
+        frozen = self._train.frozen if self._train else []
+        self._program = net.program(trace, trace.frames, values, loss, frozen=frozen)
         self._feed = Feeder(net, trace, self._program)
         self._readers = [self._reader(fetch) for fetch in fetches]
 
@@ -141,6 +142,7 @@ class Plan:
         results = [read() for read in self._readers]
         train = self._train
         if train is not None:
+            train.plan(1)
             train.core.step(program)
         self._state.frame = frame + self._frames
         return results

@@ -18,11 +18,19 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Literal
 
+import numpy as np
 import numpy.typing as npt
 
-from bptt.arrays import shown
+from bptt.arrays import integer, shown
 from bptt.errors import UsageError
-from bptt.initializers import Initializer, glorot_uniform, ones, orthogonal, zeros
+from bptt.initializers import (
+    Initializer,
+    glorot_uniform,
+    ones,
+    orthogonal,
+    random_normal,
+    zeros,
+)
 from bptt.ops import tanh
 from bptt.symbol import Operand, Symbol
 from bptt.trace import Trace
@@ -253,6 +261,46 @@ def dense(
         b = bp.get_variable("b", (width, 1), _or(initializer, zeros))
     out = W @ x + b
     return activation(out) if activation else out
+
+
+def embedding(
+    bp: BPTT,
+    symbols: Operand,
+    count: int,
+    width: int,
+    *,
+    name: str | None = None,
+    initializer: Initializer | None = None,
+) -> Symbol:
+    """A table with a learned column for each symbol of a finite set: ``W[:, k]`` for the symbol k.
+
+    The same numbers as `dense` without bias makes of one-hot vectors, but only the columns of the
+    symbols that occur are touched, forward and in the gradient.
+
+    Args:
+        bp: the net whose frame is traced.
+        symbols: integers from 0 to count - 1, ``(1, batch)``. They are fed as numbers of the net's
+            dtype, which holds integers exactly up to 2^24 (float32) or 2^53 (float64).
+        count: how many symbols there are.
+        width: features of the result.
+        name: the scope of W; ``embedding_n`` by default, n counting the layers without a name.
+        initializer: draws W; normal with deviation 1 by default.
+
+    Returns:
+        ``(width, batch)``. Weight ``<name>/W`` ``(width, count)``.
+
+    Raises:
+        ShapeError: symbols of more than one feature.
+        UsageError: more symbols than the dtype tells apart; while it runs, a symbol that is no
+            integer from 0 to count - 1: the window, or the step, that has it changes nothing.
+    """
+    trace = _trace(bp)
+    symbols = trace.symbol(symbols)
+    largest = 2 ** (np.finfo(trace.dtype).nmant + 1)
+    count = integer(count, "count, the number of symbols,", 1, largest)
+    with bp.variable_scope(trace.embedding_name() if name is None else name):
+        W = bp.get_variable("W", (width, count), _or(initializer, random_normal()))
+    return trace.append("embedding", symbols, W)[0]
 
 
 def _trace(bp: BPTT) -> Trace:

@@ -19,7 +19,7 @@ from bptt.fetching import Feed, Fetch
 from bptt.initializers import Initializer
 from bptt.net import Net
 from bptt.numerics import Array, Numerics
-from bptt.optimisers import Adam, Clip
+from bptt.optimisers import Clip, Optimiser
 from bptt.processors import processors
 from bptt.streaming import Stepper
 from bptt.symbol import Operand, Symbol
@@ -430,7 +430,12 @@ class BPTT:
 
     @alone
     def minimize(
-        self, loss: Symbol, optimizer: Adam, clip: Clip | None = None
+        self,
+        loss: Symbol,
+        optimizer: Optimiser,
+        clip: Clip | None = None,
+        *,
+        frozen: Sequence[str] = (),
     ) -> TrainingOperation:
         """The training operation that lowers `loss`, for `run` and `fit`.
 
@@ -439,16 +444,20 @@ class BPTT:
 
         Args:
             loss: a window value ``(1, 1)``, such as ``bptt.reduce_mean(v)``.
-            optimizer: a `bptt.Adam`.
+            optimizer: `bptt.SGD`, `RMSProp`, `Adagrad`, `Adam` or `AdamW`, with a learning rate or
+                a schedule (`bptt.schedules`), and its weight decay.
             clip: `bptt.ClipByValue`, `bptt.ClipByGlobalNorm`, or None.
+            frozen: patterns of names (`fnmatch`), such as ``["embedding_0/*"]``: weights that this
+                operation leaves as they are, and whose gradient counts for no norm.
 
         Raises:
-            UsageError: a loss that is no window value, or belongs to another BPTT.
+            UsageError: a loss that is no window value, or belongs to another BPTT; a pattern that
+                fits no weight; all weights frozen.
             ShapeError: a loss of more than one number.
             CheckpointError: the saved one has an optimizer of another kind.
         """
         net = self._net
-        train = TrainingOperation(net, loss, optimizer, clip)
+        train = TrainingOperation(net, loss, optimizer, clip, frozen)
         for number, saved in enumerate(net.trainings):
             if isinstance(saved, SavedTraining):
                 saved.resume(train)
@@ -471,6 +480,7 @@ class BPTT:
         every: int = 100,
         checkpoint: str | os.PathLike[str] | None = None,
         checkpoint_every: int | None = None,
+        metrics: Mapping[str, Symbol] | None = None,
     ) -> History:
         """Train on consecutive windows of the data, state carried; the loop runs in the core.
 
@@ -500,9 +510,13 @@ class BPTT:
                 `checkpoint_every` windows of this call, each time as it is between two windows,
                 after the callback. What an interrupted call did since then, `save` can still keep.
             checkpoint_every: see `checkpoint`; by default there is only the one at the end.
+            metrics: window values ``(1, 1)`` by name, computed along with the loss in the same
+                windows. What they need beside it is fed too: `data` has an array for each
+                placeholder that the loss or a metric needs.
 
         Returns:
-            The losses, one per window, each before its update.
+            The losses, one per window, each before its update; and so the metrics, as
+            ``history["name"]``.
 
         Raises:
             ShapeError: data that do not fit, or hold less than one window.
@@ -510,7 +524,16 @@ class BPTT:
             NonFiniteError: a loss is not finite; that window is not trained on.
         """
         return training.fit(
-            self._net, train, data, steps, start, callback, every, checkpoint, checkpoint_every
+            self._net,
+            train,
+            data,
+            steps,
+            start,
+            callback,
+            every,
+            checkpoint,
+            checkpoint_every,
+            metrics,
         )
 
     @alone

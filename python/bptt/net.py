@@ -90,12 +90,14 @@ class Net:
         fetches: Sequence[int],
         loss: int | None = None,
         wrt: Sequence[int] = (),
+        frozen: Sequence[str] = (),
     ) -> Program:
         """The program of a mode for these fetches, compiled at first use."""
-        key = (trace.depth, frames, tuple(fetches), loss, tuple(wrt))
+        key = (trace.depth, frames, tuple(fetches), loss, tuple(wrt), tuple(frozen))
         program = self._programs.get(key)
         if program is None:
-            program = self._programs[key] = self.new_program(trace, frames, fetches, loss, wrt)
+            program = self.new_program(trace, frames, fetches, loss, wrt, frozen)
+            self._programs[key] = program
         return program
 
     def new_program(
@@ -105,6 +107,7 @@ class Net:
         fetches: Sequence[int],
         loss: int | None = None,
         wrt: Sequence[int] = (),
+        frozen: Sequence[str] = (),
     ) -> Program:
         """A program with an arena of its own.
 
@@ -121,6 +124,7 @@ class Net:
                 list(wrt),
                 self.seed,
                 team=self.team,
+                frozen=list(frozen),
             )
         except MemoryError as error:
             raise MemoryError(

@@ -55,6 +55,20 @@ def abs(v: Symbol) -> Symbol:
     return apply("abs", v)
 
 
+def softmax(v: Symbol) -> Symbol:
+    """``exp(v_i) / sum_j exp(v_j)`` over the features of each lane: probabilities y.
+
+    Computed with the largest v taken out first, so that nothing overflows. Derivative
+    ``dv = y (dy - <dy, y>)``. For a loss `losses.softmax_cross_entropy` takes v itself.
+    """
+    return apply("softmax", v)
+
+
+def log_softmax(v: Symbol) -> Symbol:
+    """``v_i - log sum_j exp(v_j)`` over the features of each lane: the logarithm of `softmax`."""
+    return apply("log_softmax", v)
+
+
 def matmul(a: Operand, b: Operand) -> Symbol:
     """The matrix product ``(m, k) @ (k, n) -> (m, n)``, at every time step."""
     return apply("matmul", a, b)

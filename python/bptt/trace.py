@@ -96,6 +96,7 @@ class Trace:
         self._random_calls = 0
         self._last_layer = -1
         self._unnamed_dense = 0
+        self._unnamed_embeddings = 0
         self._nodes: list[str] = []
         self._numbers: dict[int, int] = {}
 
@@ -124,6 +125,7 @@ class Trace:
         trace._random_calls = self._random_calls
         trace._last_layer = self._last_layer
         trace._unnamed_dense = self._unnamed_dense
+        trace._unnamed_embeddings = self._unnamed_embeddings
         trace._nodes = self._nodes.copy()
         trace._numbers = self._numbers.copy()
         trace.placeholders = copy.deepcopy(self.placeholders, memo)
@@ -352,6 +354,16 @@ class Trace:
         """The name of the next dense layer that was given none."""
         self._unnamed_dense += 1
         return f"dense_{self._unnamed_dense - 1}"
+
+    def embedding_name(self) -> str:
+        """The name of the next embedding that was given none."""
+        self._unnamed_embeddings += 1
+        return f"embedding_{self._unnamed_embeddings - 1}"
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Of the net."""
+        return self._dtype
 
     # What values need
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
 import numpy as np
@@ -16,21 +16,31 @@ from bptt.checkpoint import SavedTraining
 from bptt.errors import ShapeError, UsageError
 from bptt.net import Net
 from bptt.numerics import Array, Training
-from bptt.optimisers import Adam, Clip, positive
+from bptt.optimisers import Clip, Optimiser, decays, frozen, positive
+from bptt.schedules import rate_of
 from bptt.symbol import Symbol
+from bptt.trace import Trace
+
+_AHEAD = 4096  # windows whose rates are asked of a schedule at a time
 
 
 @dataclass(frozen=True)
 class History:
-    """What `BPTT.fit` saw.
+    """What `BPTT.fit` saw: ``history["loss"]``, and each metric by its name.
 
     Attributes:
         loss: the loss of each window before its update, ``(steps,)``.
         stopped: whether the callback asked to stop.
+        metrics: of the same windows, each ``(steps,)``, by name.
     """
 
     loss: Array
     stopped: bool = False
+    metrics: Mapping[str, Array] = field(default_factory=dict)
+
+    def __getitem__(self, name: str) -> Array:
+        """The loss, or the metric of this name."""
+        return self.loss if name == "loss" else self.metrics[name]
 
 
 class TrainingOperation:
@@ -40,11 +50,22 @@ class TrainingOperation:
         loss: the window value that is minimised.
         optimizer: as given to `BPTT.minimize`.
         clip: as given, or None.
+        frozen: the names of the weights that it leaves alone.
+        assigned_rate: the learning rate that was assigned last; None if none was.
     """
 
-    def __init__(self, net: Net, loss: Symbol, optimizer: Adam, clip: Clip | None) -> None:
-        if not isinstance(optimizer, Adam):
-            raise UsageError(f"the optimizer is a bptt.Adam, got {optimizer!r}")
+    def __init__(
+        self,
+        net: Net,
+        loss: Symbol,
+        optimizer: Optimiser,
+        clip: Clip | None,
+        patterns: Sequence[str] = (),
+    ) -> None:
+        if not isinstance(optimizer, Optimiser):
+            raise UsageError(
+                f"the optimizer is a bptt.Adam or another of docs/optimisers.md, got {optimizer!r}"
+            )
         if clip is not None and (isinstance(clip, type) or not hasattr(clip, "build")):
             raise UsageError(
                 f"clip is a bptt.ClipByValue, a bptt.ClipByGlobalNorm or None, got {clip!r}"
@@ -52,23 +73,54 @@ class TrainingOperation:
         self.loss = net.scalar_loss(loss)
         self.optimizer = optimizer
         self.clip = clip
+        self.frozen = frozen(patterns, net.weights.names)
+        self.assigned_rate: float | None = None
         numerics = net.numerics
         self.core: Training = numerics.Training(
             net.weights,
             clip.build(numerics) if clip else numerics.Clip.none(),
             optimizer.build(numerics),
+            decays(optimizer, net.weights.names),
+            {*self.frozen},
         )
+        if not self.scheduled:
+            name = f"{type(optimizer).__name__}'s learning_rate"
+            self.core.plan([positive(name, self.learning_rate, numerics)])
 
     @property
     def learning_rate(self) -> float:
-        """The rate of the next update; assignable, finite and positive."""
-        return self.core.learning_rate
+        """The rate of the next update; assignable, finite and positive.
+
+        A rate that is assigned takes the place of the optimiser's own, a schedule's too.
+        """
+        rate = self.optimizer.learning_rate
+        if self.assigned_rate is not None:
+            return self.assigned_rate
+        return rate_of(rate, self.steps) if callable(rate) else rate
 
     @learning_rate.setter
     def learning_rate(self, rate: float) -> None:
         net = self.loss.trace.net
         with net.exclusive:
-            self.core.learning_rate = positive("the learning rate", rate, net.numerics)
+            self.assigned_rate = positive("the learning rate", rate, net.numerics)
+            self.core.plan([self.assigned_rate])
+
+    @property
+    def scheduled(self) -> bool:
+        """Whether the rate comes from a schedule."""
+        return self.assigned_rate is None and callable(self.optimizer.learning_rate)
+
+    def plan(self, updates: int) -> None:
+        """Let the core know the rates of so many coming updates.
+
+        Raises:
+            UsageError: a schedule gives a rate that is negative, or not finite in the net's dtype.
+        """
+        schedule = self.optimizer.learning_rate
+        if self.assigned_rate is None and callable(schedule):
+            dtype, first = self.loss.trace.net.numerics.dtype, self.steps
+            steps = range(first, first + updates)
+            self.core.plan([rate_of(schedule, step, dtype) for step in steps])
 
     @property
     def steps(self) -> int:
@@ -83,7 +135,8 @@ class TrainingOperation:
         """The same operation on a copy of its net, which is made along with it."""
         here = self.loss.trace.net
         net = copy.deepcopy(here, memo)
-        train = TrainingOperation(net, copy.deepcopy(self.loss, memo), self.optimizer, self.clip)
+        loss = copy.deepcopy(self.loss, memo)
+        train = TrainingOperation(net, loss, self.optimizer, self.clip, self.frozen)
         number = here.trainings.index(self)
         self.saved().resume(train)
         net.trainings[number] = train
@@ -97,7 +150,11 @@ class TrainingOperation:
 
     def __repr__(self) -> str:
         clip = f", clip={self.clip}" if self.clip else ""
-        return f"<TrainingOperation of {self.loss}: {self.optimizer}{clip}, {self.steps} updates>"
+        frozen = f", frozen={self.frozen}" if self.frozen else ""
+        return (
+            f"<TrainingOperation of {self.loss}: {self.optimizer}{clip}{frozen}, "
+            f"{self.steps} updates>"
+        )
 
 
 def fit(
@@ -110,14 +167,18 @@ def fit(
     every: int,
     path: str | os.PathLike[str] | None,
     period: int | None,
+    metrics: Mapping[str, Symbol] | None = None,
 ) -> History:
     """See `BPTT.fit`; `path` and `period` are where and how often checkpoints are written."""
     if not isinstance(train, TrainingOperation):
         raise UsageError(f"fit takes what bp.minimize returned, got {train!r}")
     loss = net.own(train.loss)
     trace = loss.trace
-    program = net.program(trace, trace.frames, [loss.id, *trace.carried([loss.id])], loss.id)
-    streams = net.streams(program, trace.inputs([loss.id]), data)
+    watched = _metrics(net, metrics, trace)
+    values = [loss.id, *watched.values()]
+    fetches = [*values, *trace.carried(values)]
+    program = net.program(trace, trace.frames, fetches, loss.id, frozen=train.frozen)
+    streams = net.streams(program, trace.inputs(values), data)
     length, depth = len(streams[0]), trace.frames
     if length < depth:
         raise ShapeError(f"the data have {length} frames, fewer than one window of {depth}")
@@ -136,14 +197,33 @@ def fit(
     if period is not None:
         periods.append(arrays.integer(period, "checkpoint_every", 1))
 
+    if train.scheduled:
+        periods.append(_AHEAD)
+
     state, before = net.states[trace.depth], train.steps
     losses: list[Array] = []
+    kept: dict[str, list[Array]] = {name: [] for name in watched}
     done, stopped = 0, False
     try:
         while done < steps and not stopped:
             first = (start + done * depth) % length
             count = min(steps - done, *(each - done % each for each in periods), steps)
-            losses.append(_core.fit(program, state, train.core, streams, first, count))
+            train.plan(count)
+            room = [np.empty(count, net.numerics.dtype) for _ in watched]
+            losses.append(
+                _core.fit(
+                    program,
+                    state,
+                    train.core,
+                    streams,
+                    first,
+                    count,
+                    watched=[*watched.values()],
+                    room=room,
+                )
+            )
+            for name, numbers in zip(watched, room, strict=True):
+                kept[name].append(numbers)
             done += count
             net.next_frame = (start + done * depth) % length  # for the callback and the checkpoint
             if callback and done % every == 0:
@@ -154,7 +234,31 @@ def fit(
                 checkpoint.write(net, path)
     finally:  # also when interrupted: as many windows as there were updates
         net.next_frame = (start + (train.steps - before) * depth) % length
-    return History(np.concatenate([np.zeros(0, net.numerics.dtype), *losses]), stopped)
+
+    def joined(parts: list[Array]) -> Array:
+        return np.concatenate([np.zeros(0, net.numerics.dtype), *parts])
+
+    return History(joined(losses), stopped, {n: joined(parts) for n, parts in kept.items()})
+
+
+def _metrics(net: Net, metrics: Mapping[str, Symbol] | None, trace: Trace) -> dict[str, int]:
+    """By name, the window values to watch beside the loss.
+
+    Raises:
+        UsageError: no mapping of names to window values of the loss's graph.
+        ShapeError: one has more than one number.
+    """
+    if metrics is not None and not isinstance(metrics, Mapping):
+        raise UsageError(f"metrics maps names to window values, got {arrays.shown(metrics)}")
+    found: dict[str, int] = {}
+    for name, value in (metrics or {}).items():
+        if not isinstance(name, str) or name == "loss":
+            raise UsageError(f'a metric has a name, other than "loss"; got {arrays.shown(name)}')
+        symbol = net.scalar_loss(value)
+        if symbol.trace is not trace:
+            raise UsageError(f"the metric {name!r} is of another graph than the loss")
+        found[name] = symbol.id
+    return found
 
 
 def evaluate(net: Net, loss: Symbol, data: Sequence[npt.ArrayLike]) -> float:

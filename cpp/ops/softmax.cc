@@ -1,0 +1,197 @@
+// softmax over features, and the cross-entropies of it. Of each column x of logits
+//
+//   lse = log sum_i exp(x_i)    log_softmax = x - lse    softmax = exp(x - lse)
+//
+// with the largest logit taken out of the sum first, so that nothing overflows, and a sum of one at least. Probabilities
+// are not kept for the way back: their exponential is cheaper than the memory.
+#include <cmath>
+
+#include "ops/symbols.h"
+
+namespace bptt {
+namespace {
+
+template <class Column>
+auto log_sum_exp(const Column& x) {
+  using S = typename Column::Scalar;
+  const S highest = x.maxCoeff();
+  return highest + std::log((x - highest).exp().sum());
+}
+
+/// y = softmax(x), or its logarithm.
+template <class S, bool logarithm>
+class Softmax : public Operation<S> {
+ public:
+  explicit Softmax(const Binding<S>& b) : x_(b.inputs[0]), y_(b.outputs[0]) {}
+
+  void forward(Range r) override {
+    each_frame_of(y_, r, [&](Index t, Index lane, Index end) {
+      for (; lane < end; ++lane) {
+        const auto x = x_.values(t).col(lane).array();
+        auto y = y_.values(t).col(lane).array();
+        const S lse = log_sum_exp(x);
+        if constexpr (logarithm)
+          y = x - lse;
+        else
+          y = (x - lse).exp();
+      }
+    });
+  }
+
+  void backward(Range r) override {
+    if (!x_.constant()) add_gradient(r);
+  }
+
+  void accumulate(Range r, Part) override {
+    if (x_.constant()) add_gradient(r);
+  }
+
+ private:
+  /// dx += y (dy - <dy, y>), of the logarithm dx += dy - softmax sum(dy).
+  void add_gradient(Range r) {
+    if (!x_.gradient) return;
+    each_frame_of(y_, r, [&](Index t, Index lane, Index end) {
+      for (; lane < end; ++lane) {
+        const auto y = y_.values(t).col(lane).array();
+        const auto dy = y_.gradients(t).col(lane).array();
+        auto dx = x_.gradients(t).col(lane).array();
+        if constexpr (logarithm)
+          dx += dy - y.exp() * dy.sum();
+        else
+          dx += y * (dy - (dy * y).sum());
+      }
+    });
+  }
+
+  Tensor<S> x_, y_;
+};
+
+OpType softmax_type(const char* name) {
+  OpType type;
+  type.name = name;
+  type.infer = [name](const Call& call) -> std::vector<Signature> {
+    require_inputs(call, name, 1);
+    return {call.inputs[0]};
+  };
+  type.examples = {{{{1, 1}}}, {{{5, 3}}}, {{{19, 2}}}};
+  type.cost = 12;
+  type.split = by_lanes;
+  return type;
+}
+
+template <class S>
+using Probabilities = Softmax<S, false>;
+template <class S>
+using LogProbabilities = Softmax<S, true>;
+const Register<Probabilities> softmax{softmax_type("softmax")};
+const Register<LogProbabilities> log_softmax{softmax_type("log_softmax")};
+
+/// What both cross-entropies do of each column of logits; `Target` says of what distribution they are.
+template <class S, class Target>
+class CrossEntropy : public Operation<S> {
+ public:
+  explicit CrossEntropy(const Binding<S>& b)
+      : x_(b.inputs[0]),
+        target_(b.inputs[1]),
+        y_(b.outputs[0]),
+        lse_(b.scratch.take(y_.shape.batch * b.frames)) {}
+
+  void forward(Range r) override {
+    each_frame_of(y_, r, [&](Index t, Index lane, Index end) {
+      for (; lane < end; ++lane) {
+        const auto x = x_.values(t).col(lane).array();
+        const S lse = lse_[t * y_.shape.batch + lane] = log_sum_exp(x);
+        y_.values(t)(0, lane) = Target::value(x, lse, target_, t, lane);
+      }
+    });
+  }
+
+  void backward(Range r) override { add_gradients(r, !x_.constant(), !target_.constant()); }
+  void accumulate(Range r, Part) override { add_gradients(r, x_.constant(), target_.constant()); }
+
+ private:
+  void add_gradients(Range r, bool to_x, bool to_target) {
+    to_x = to_x && x_.gradient;
+    to_target = to_target && target_.gradient;
+    if (!to_x && !to_target) return;
+    each_frame_of(y_, r, [&](Index t, Index lane, Index end) {
+      for (; lane < end; ++lane) {
+        const auto x = x_.values(t).col(lane).array();
+        const S lse = lse_[t * y_.shape.batch + lane], dy = y_.gradients(t)(0, lane);
+        if (to_x) Target::add(x_.gradients(t).col(lane).array(), x, lse, dy, target_, t, lane);
+        if (to_target) Target::add_to_target(x, lse, dy, target_, t, lane);
+      }
+    });
+  }
+
+  Tensor<S> x_, target_, y_;
+  S* lse_;
+};
+
+/// y = - <p, log_softmax(x)>, for a column p of probabilities, whatever their sum.
+///   dx = dy (softmax sum(p) - p)    dp = dy (lse - x)
+struct Distribution {
+  template <class S>
+  static S value(const auto& x, S lse, const Tensor<S>& target, Index t, Index lane) {
+    const auto p = target.values(t).col(lane).array();
+    return (p * (lse - x)).sum();
+  }
+  template <class S>
+  static void add(auto dx, const auto& x, S lse, S dy, const Tensor<S>& target, Index t, Index lane) {
+    const auto p = target.values(t).col(lane).array();
+    const S total = dy * p.sum();
+    dx += total * (x - lse).exp() - dy * p;
+  }
+  template <class S>
+  static void add_to_target(const auto& x, S lse, S dy, const Tensor<S>& target, Index t, Index lane) {
+    target.gradients(t).col(lane).array() += dy * (lse - x);
+  }
+};
+
+/// y = - log_softmax(x)_k, for a symbol k.
+///   dx = dy (softmax - e_k)
+struct OneSymbol {
+  template <class S>
+  static S value(const auto& x, S lse, const Tensor<S>& target, Index t, Index lane) {
+    return lse - x(symbol(x, target, t, lane));
+  }
+  template <class S>
+  static void add(auto dx, const auto& x, S lse, S dy, const Tensor<S>& target, Index t, Index lane) {
+    dx += dy * (x - lse).exp();
+    dx(symbol(x, target, t, lane)) -= dy;
+  }
+  template <class S>
+  static void add_to_target(const auto&, S, S, const Tensor<S>&, Index, Index) {}
+
+ private:
+  template <class S>
+  static Index symbol(const auto& x, const Tensor<S>& target, Index t, Index lane) {
+    return symbol_at(target, t, lane, x.size(), "softmax_cross_entropy");
+  }
+};
+
+OpType cross_entropy_type(const char* name, bool symbols, std::vector<Example> examples) {
+  OpType type;
+  type.name = name;
+  type.infer = [name, symbols](const Call& call) -> std::vector<Signature> {
+    require_inputs(call, name, 2);
+    const Shape x = call.inputs[0].shape;
+    require_shape(call, 1, {symbols ? 1 : x.features, x.batch}, std::string(name) + ": the target");
+    return {{{1, x.batch}, call.extent()}};
+  };
+  type.examples = std::move(examples);
+  type.split = by_lanes;
+  return type;
+}
+
+template <class S>
+using OfDistribution = CrossEntropy<S, Distribution>;
+template <class S>
+using OfSymbol = CrossEntropy<S, OneSymbol>;
+const Register<OfDistribution> of_distribution{cross_entropy_type(
+    "softmax_cross_entropy", false, {{{{1, 1}, {1, 1}}}, {{{5, 3}, {5, 3}}}, {{{19, 2}, {19, 2}}}})};
+const Register<OfSymbol> of_symbol{cross_entropy_type(
+    "softmax_cross_entropy_of_symbols", true, {{{{1, 1}, {1, 1}}}, {{{5, 3}, {1, 3}}}, {{{19, 2}, {1, 2}}}})};
+
+}  // namespace
+}  // namespace bptt
