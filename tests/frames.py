@@ -82,17 +82,21 @@ def lstm_cell(
     width: int,
     *,
     peephole: str | None = None,
+    coupled: bool = False,
+    projection: int | None = None,
     layer_index: int = 0,
     initializer: Any = None,
 ) -> tuple[Any, Any]:
     """`bptt.layers.lstm` from primitive operations: x (features, batch) -> c, h (width, batch).
 
     A full peephole is a matrix, W c; a diagonal one, as in Graves's paper, is a column that scales
-    c unit by unit. The input and the forget gate look at c', the output gate at the new c.
+    c unit by unit. The input and the forget gate look at c', the output gate at the new c. Coupled,
+    the forget gate is one minus the input gate; with a projection h is (projection, batch).
     """
+    outputs = width if projection is None else projection
     features = x.shape[0]
     c_past = bp.get_past_variable(f"cell-{layer_index}", np.zeros((width, 1)))
-    h_past = bp.get_past_variable(f"hidden-{layer_index}", np.zeros((width, 1)))
+    h_past = bp.get_past_variable(f"hidden-{layer_index}", np.zeros((outputs, 1)))
 
     def weight(name: str, columns: int) -> Any:
         return bp.get_variable(name, (width, columns), initializer)
@@ -100,9 +104,9 @@ def lstm_cell(
     with bp.variable_scope(f"lstm_layer_{layer_index}"):
         projected = {
             gate: weight(f"W_x{gate}", features) @ x
-            + weight(f"W_h{gate}", width) @ h_past
+            + weight(f"W_h{gate}", outputs) @ h_past
             + weight(f"b_{gate}", 1)
-            for gate in GATES
+            for gate in (GATES.replace("f", "") if coupled else GATES)
         }
 
         def peep(gate: str, c: Any) -> Any:
@@ -113,10 +117,13 @@ def lstm_cell(
             return projected[gate]
 
         i = bptt.sigmoid(peep("i", c_past))
-        f = bptt.sigmoid(peep("f", c_past))
+        f = 1 - i if coupled else bptt.sigmoid(peep("f", c_past))
         c = bp.name_variable(f"cell-{layer_index}", f * c_past + i * bptt.tanh(projected["c"]))
         o = bptt.sigmoid(peep("o", c))
-        h = bp.name_variable(f"hidden-{layer_index}", o * bptt.tanh(c))
+        h = o * bptt.tanh(c)
+        if projection is not None:
+            h = bp.get_variable("W_rm", (projection, width), initializer) @ h
+        bp.name_variable(f"hidden-{layer_index}", h)
     return c, h
 
 
@@ -145,6 +152,12 @@ CELLS: dict[str, Layer] = {
     ),
     "lstm_diagonal": lambda form, bp, x, width, i: LSTM[form](
         bp, x, width, peephole="diagonal", layer_index=i
+    ),
+    "lstm_coupled": lambda form, bp, x, width, i: LSTM[form](
+        bp, x, width, coupled=True, peephole="diagonal", layer_index=i
+    ),
+    "lstm_projected": lambda form, bp, x, width, i: LSTM[form](
+        bp, x, 2 * width - 1, projection=width, peephole="full", layer_index=i
     ),
 }
 

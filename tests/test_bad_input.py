@@ -512,6 +512,12 @@ def other_places() -> Iterator[Place]:
             lambda s, v, n=name, a=argument: inside(lambda bp, x: layer(n, bp, x, **{a: v})),
         )
     yield place(
+        "layers.lstm",
+        "projection",
+        "width",
+        lambda s, v: inside(lambda bp, x: layer("lstm", bp, x, projection=v)),
+    )
+    yield place(
         "layers.dense",
         "activation",
         "function",
@@ -1225,6 +1231,7 @@ def wrong_with(place: Place) -> Iterator[Wrong]:
 
 # Wrong elsewhere, right or nobody's business there.
 FITS = {
+    "layers.lstm(projection)": {"None"},  # the default
     "BPTT.constant(array)": {"one more feature", "one more lane", "transposed"},  # any matrix
     "layers.rnn(x)": {"one more feature", "one more lane", "transposed"},
     "layers.gru(x)": {"one more feature", "one more lane", "transposed"},
@@ -1498,6 +1505,7 @@ NO_WAY_IN = {
     "ClipByValue.build": "called by minimize",
     "ClipByGlobalNorm.build": "called by minimize",
     "layers.rnn(output)": "anything is true or false",
+    "layers.lstm(coupled)": "anything is true or false",
     "BPTT.stepper(own_state)": "anything is true or false",
     "load(frame)": "as for generate_graphs",
 }

@@ -7,6 +7,7 @@ a cycle (a stage that steps frame by frame).  What a new operation computes is a
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 import zlib
@@ -50,34 +51,21 @@ def gru(x, h, W_xr, W_xz, W_xn, W_hr, W_hz, W_hn, b_r, b_z, b_n, b_hn=0, *, rese
     return [(1 - z) * np.tanh(W_xn @ x + b_n + met) + z * h]
 
 
-def lstm(
-    x,
-    c,
-    h,
-    W_xi,
-    W_xf,
-    W_xc,
-    W_xo,
-    W_hi,
-    W_hf,
-    W_hc,
-    W_ho,
-    b_i,
-    b_f,
-    b_c,
-    b_o,
-    *peepholes,
-    peephole,
-):
+def lstm(x, c, h, *weights, peephole, gates="ifco", projected=False):
+    n = len(gates)
+    W_x, W_h, b, rest = weights[:n], weights[n : 2 * n], weights[2 * n : 3 * n], weights[3 * n :]
+    z = {gate: W_x[k] @ x + W_h[k] @ h + b[k] for k, gate in enumerate(gates)}
+    W_rm, peepholes = (rest[0], rest[1:]) if projected else (1.0, rest)
+
     def peep(gate, c):
-        W = peepholes[gate] if peepholes else np.zeros((1, 1))
+        W = peepholes[gates.replace("c", "").index(gate)] if peepholes else np.zeros((1, 1))
         return W @ c if peephole == "full" else W * c
 
-    i = logistic(W_xi @ x + W_hi @ h + b_i + peep(0, c))
-    f = logistic(W_xf @ x + W_hf @ h + b_f + peep(1, c))
-    new = f * c + i * np.tanh(W_xc @ x + W_hc @ h + b_c)
-    o = logistic(W_xo @ x + W_ho @ h + b_o + peep(2, new))
-    return [new, o * np.tanh(new)]
+    i = logistic(z["i"] + peep("i", c))
+    f = logistic(z["f"] + peep("f", c)) if "f" in gates else 1 - i
+    new = f * c + i * np.tanh(z["c"])
+    m = logistic(z["o"] + peep("o", new)) * np.tanh(new)
+    return [new, W_rm @ m if projected else m]
 
 
 def reduction(function: Callable[..., np.ndarray]) -> Callable[..., list[np.ndarray]]:
@@ -136,6 +124,8 @@ MEANING: dict[str, Callable[..., list[np.ndarray]]] = {
     "rnn": rnn,
     "gru": gru,
     "lstm": lstm,
+    "lstm_coupled": functools.partial(lstm, gates="ico"),
+    "lstm_projected": functools.partial(lstm, projected=True),
 }
 
 OVER_THE_WINDOW: dict[str, Callable[[np.ndarray], float]] = {

@@ -55,7 +55,7 @@ def gate_weights(
             f"rnn_layer_{layer}/W_aa": R,
             f"rnn_layer_{layer}/b_a": b[:, None],
         }
-    scope = f"{kind}_layer_{layer}"
+    scope = f"{kind.replace('projected', 'lstm')}_layer_{layer}"
     weights = {
         f"{scope}/{name}{gate}": block
         for name, stack in (("W_x", W), ("W_h", R), ("b_", b[:, None]))
@@ -68,6 +68,8 @@ def layer(kind: str, bp: bptt.BPTT, x: Any, width: int, **options: Any) -> tuple
     """What a layer of this kind names: c and h, or h alone."""
     if kind == "relu":
         kind, options = "rnn", {"activation": "relu"}
+    if kind == "projected":
+        kind, width, options = "lstm", 5, {"projection": width}
     made = getattr(bptt.layers, kind)(bp, x, width, **options)
     return made if isinstance(made, tuple) else (made,)
 
@@ -468,7 +470,8 @@ def test_keras_own_tests() -> None:
 
 # --- PyTorch -------------------------------------------------------------------------------------
 
-TORCH_GATES = {"rnn": "", "relu": "", "lstm": "ifco", "gru": "rzn"}  # PyTorch's g is our c
+# PyTorch's g is our c.
+TORCH_GATES = {"rnn": "", "relu": "", "lstm": "ifco", "projected": "ifco", "gru": "rzn"}
 WINDOWS_FRAMES = 6
 STATES = {"h": "hidden", "c": "cell"}
 
@@ -490,6 +493,8 @@ def torch_weights(kind: str, layers: int, arrays: Named, prefix: str, order: str
             candidate = np.arange(len(b2)) // R.shape[1] == order.find("n")
             b2 = np.where(candidate, b2, 0.0) if kind == "gru" else 0.0
         weights |= gate_weights(kind, W, R, b, order, layer, b2)
+        if kind == "projected":
+            weights[f"lstm_layer_{layer}/W_rm"] = arrays[f"{prefix}weight_hr_l{layer}"]
     return weights
 
 
@@ -513,19 +518,23 @@ def gradient_differences(name: str, order: str = "") -> dict[str, float]:
 
     # The recorded loss is linear in the outputs and in every layer's final state: a factor for each
     # state's every frame says the same.
-    factors = {name: np.zeros((T, width, B)) for name in sorted(torch_states(arrays, "value/{}_0"))}
+    states = sorted(torch_states(arrays, "value/{}_0").items())
+    factors = {name: np.zeros((T, *state.shape)) for name, state in states}
     for state, factor in torch_states(arrays, "factor/{}_n").items():
         factors[state][-1] = factor
     factors[f"hidden-{layers - 1}"] += arrays["factor/output"].swapaxes(1, 2)
 
     def frame(bp: bptt.BPTT, depth: str) -> Any:
         x = h = bp.placeholder((features, B))
-        placeholders = [bp.placeholder((width, B)) for _ in factors]
+        placeholders = [bp.placeholder(factor.shape[1:]) for factor in factors.values()]
         values = {}
         for number in range(layers):
             *c, h = layer(kind, bp, h, width)
             values |= {f"cell-{number}": each for each in c} | {f"hidden-{number}": h}
-        products = [p * values[n] for p, n in zip(placeholders, sorted(values), strict=True)]
+        products = [
+            bptt.reduce_sum(p * values[n], axis=0)
+            for p, n in zip(placeholders, sorted(values), strict=True)
+        ]
         return x, *placeholders, sum(products[1:], products[0]), h
 
     bp = bptt.BPTT(seed=0, dtype="float64")
@@ -572,7 +581,7 @@ GRADIENTS = sorted(path.stem for path in DATA.glob("*_lanes.npz"))
 
 
 def test_pytorch_gradients() -> None:
-    assert len(GRADIENTS) == 12
+    assert len(GRADIENTS) == 14
     differences = {name: gradient_differences(name) for name in GRADIENTS}
     arrays = sum(map(len, differences.values()))
     worst = max(max(each.values()) for each in differences.values())

@@ -31,6 +31,7 @@ from bptt.initializers import (
     random_normal,
     zeros,
 )
+from bptt.numerics import Array
 from bptt.ops import tanh
 from bptt.symbol import Operand, Symbol
 from bptt.trace import Trace
@@ -106,6 +107,8 @@ def lstm(
     width: int,
     *,
     peephole: Literal["full", "diagonal"] | None = None,
+    coupled: bool = False,
+    projection: int | None = None,
     layer_index: int | None = None,
     initializer: Initializer | None = None,
     initial_state: Initializer | npt.ArrayLike | None = None,
@@ -127,7 +130,11 @@ def lstm(
     Args:
         bp: the net whose frame is traced.
         x: ``(input features, batch)``.
-        width: features of c and of h.
+        width: features of c, and of h if it is not projected.
+        coupled: f is ``1 - i``, and the weights of f are absent (Greff et al. 2017,
+            arXiv:1503.04069); b_i begins at minus one in place of b_f at one.
+        projection: features of h, which is then ``W_rm (o * tanh(c))`` (Sak, Senior & Beaufays
+            2014, arXiv:1402.1128); None for no projection. Not with `coupled`.
         peephole: ``"diagonal"`` for W_ci, W_cf, W_co of shape ``(width, 1)``, entry by entry, as
             Graves has them; ``"full"`` for whole matrices; None for none.
         layer_index: the n of the names; one more than the largest so far by default.
@@ -135,15 +142,19 @@ def lstm(
         initial_state: draws the starting states of both.
 
     Returns:
-        c and h: ``(width, batch)``. Weights ``lstm_layer_n/W_xi`` and so on; states ``cell-n``,
-        ``hidden-n``.
+        c and h: ``(width, batch)``, a projected h ``(projection, batch)``. Weights
+        ``lstm_layer_n/W_xi`` and so on; states ``cell-n``, ``hidden-n``.
 
     Raises:
-        UsageError: another peephole.
+        UsageError: another peephole, or a projection of coupled gates.
+        ShapeError: a projection that is no positive integer.
     """
+    if coupled and projection is not None:
+        raise UsageError("an LSTM has coupled gates or a projection, not both")
     if peephole is not None:
         _require(_PEEPHOLES, peephole, "peephole", " or None")
     columns = {None: 0, "diagonal": 1, "full": width}[peephole]
+    outputs = width if projection is None else projection
     trace = _trace(bp)
     x = trace.frame_value(x)
     features, batch = x.shape
@@ -153,17 +164,23 @@ def lstm(
         def weight(name: str, columns: int, default: Initializer) -> Symbol:
             return bp.get_variable(name, (width, columns), _or(initializer, default))
 
-        weights = [weight(f"W_x{gate}", features, glorot_uniform) for gate in "ifco"]
-        weights += [weight(f"W_h{gate}", width, orthogonal) for gate in "ifco"]
-        weights += [weight(f"b_{gate}", 1, ones if gate == "f" else zeros) for gate in "ifco"]
+        gates = "ico" if coupled else "ifco"
+        bias = {"i": _minus_ones} if coupled else {"f": ones}
+        weights = [weight(f"W_x{gate}", features, glorot_uniform) for gate in gates]
+        weights += [weight(f"W_h{gate}", outputs, orthogonal) for gate in gates]
+        weights += [weight(f"b_{gate}", 1, bias.get(gate, zeros)) for gate in gates]
+        if projection is not None:
+            start = _or(initializer, glorot_uniform)
+            weights.append(bp.get_variable("W_rm", (outputs, width), start))
         if columns:
             begin = glorot_uniform if peephole == "full" else zeros
-            weights += [weight(f"W_c{gate}", columns, begin) for gate in "ifo"]
+            weights += [weight(f"W_c{gate}", columns, begin) for gate in gates if gate != "c"]
     pasts = [
-        trace.past(state, trace.start(state, width, initial_state), batch)
-        for state in (f"cell-{index}", f"hidden-{index}")
+        trace.past(state, trace.start(state, size, initial_state), batch)
+        for state, size in ((f"cell-{index}", width), (f"hidden-{index}", outputs))
     ]
-    c, h = trace.append("lstm", x, *pasts, *weights, peephole=peephole or "none")
+    form = "lstm_coupled" if coupled else "lstm" if projection is None else "lstm_projected"
+    c, h = trace.append(form, x, *pasts, *weights, peephole=peephole or "none")
     return bp.name_variable(f"cell-{index}", c), bp.name_variable(f"hidden-{index}", h)
 
 
@@ -309,6 +326,10 @@ def _trace(bp: BPTT) -> Trace:
     if not isinstance(trace, Trace):
         raise UsageError(f"a layer's first argument is the BPTT it belongs to, got {shown(bp)}")
     return trace
+
+
+def _minus_ones(shape: tuple[int, int], rng: np.random.Generator) -> Array:
+    return np.full(shape, -1.0)
 
 
 def _require(names: tuple[str, ...], name: str, what: str, otherwise: str = "") -> None:
