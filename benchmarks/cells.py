@@ -50,7 +50,7 @@ class Run:
             x = v * bp.get_variable("scale", (FEATURES, 1))  # so that x has a gradient
             return v, layer(bp, x)
 
-        self.bp = bptt.BPTT(seed=0)
+        self.bp = bptt.BPTT(seed=0, threads=1)
         *_, out = self.bp.generate_graphs(frame, num_loops=T)["deep"]
         loss = bptt.reduce_mean(bptt.square(out))
         self.train = self.bp.minimize(loss, bptt.Adam(1e-3))
