@@ -441,17 +441,27 @@ class layers:
 
     @staticmethod
     def lstm(
-        bp, x, width, *, peephole=None, layer_index=None, initializer=None, initial_state=None
+        bp,
+        x,
+        width,
+        *,
+        peephole=None,
+        coupled=False,
+        projection=None,
+        layer_index=None,
+        initializer=None,
+        initial_state=None,
     ):
         """Graves 2013, equations 7 to 11; h', c' are the past values, o looks at the new c."""
         index = bp.next_layer(layer_index)
-        h_past = bp.get_past_variable(f"hidden-{index}", np.zeros((width, x.shape[1])))
+        outputs = width if projection is None else projection
+        h_past = bp.get_past_variable(f"hidden-{index}", np.zeros((outputs, x.shape[1])))
         c_past = bp.get_past_variable(f"cell-{index}", np.zeros((width, x.shape[1])))
         with bp.variable_scope(f"lstm_layer_{index}"):
 
             def affine(gate):
                 W_x = bp.get_variable(f"W_x{gate}", (width, x.shape[0]))
-                W_h = bp.get_variable(f"W_h{gate}", (width, width))
+                W_h = bp.get_variable(f"W_h{gate}", (width, outputs))
                 return W_x @ x + W_h @ h_past + bp.get_variable(f"b_{gate}", (width, 1))
 
             def peep(gate, c):
@@ -462,11 +472,13 @@ class layers:
                 return 0.0
 
             i = sigmoid(affine("i") + peep("i", c_past))
-            f = sigmoid(affine("f") + peep("f", c_past))
+            f = 1.0 - i if coupled else sigmoid(affine("f") + peep("f", c_past))
             c = bp.name_variable(f"cell-{index}", f * c_past + i * tanh(affine("c")))
             o = sigmoid(affine("o") + peep("o", c))
-            h = bp.name_variable(f"hidden-{index}", o * tanh(c))
-            return c, h
+            h = o * tanh(c)
+            if projection is not None:
+                h = bp.get_variable("W_rm", (projection, width)) @ h
+            return c, bp.name_variable(f"hidden-{index}", h)
 
     @staticmethod
     def embedding(bp, symbols, count, width, *, name):

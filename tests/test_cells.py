@@ -278,9 +278,10 @@ def test_weights_of_a_cell_used_elsewhere(cell: Layer) -> None:
             x = bp.placeholder((2, 3))
             y = bp.placeholder((4, 3))
             *_, h = cell(form, bp, x, 4, 0)
-            matrices = ("lstm_layer_0/W_hf", "rnn_layer_0/W_aa", "gru_layer_0/W_hn")
+            matrices = ("lstm_layer_0/W_ho", "rnn_layer_0/W_aa", "gru_layer_0/W_hn")
             w = next(bp.trace.variables[name] for name in matrices if name in bp.trace.variables)
-            return x, y, w @ h + bptt.reduce_sum(bptt.square(w), axis=1)
+            size = bptt.reduce_sum(bptt.square(w), axis=(0, 1))
+            return x, y, bptt.reduce_sum(w @ h, axis=0) + size
 
         return frame
 

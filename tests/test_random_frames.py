@@ -416,16 +416,24 @@ def gru(w: Writer, operation: str) -> Symbol:
     return h
 
 
-@row("lstm")
+@row("lstm", "lstm_coupled", "lstm_projected")
 def lstm(w: Writer, operation: str) -> Symbol:
     x = w.some(lambda s: s.frame)
     width, peephole = w.choose(*w.sizes), w.choose(None, "full", "diagonal")
-    shape, n = (width, x.shape[1]), len(w.lines)
-    w.lines.append(f"c{n}, h{n} = f.layers.lstm(bp, {x.name}, {width}, peephole={peephole!r})")
-    w.symbols.append(Symbol(f"c{n}", shape, True, LARGEST))
-    w.symbols.append(Symbol(f"h{n}", shape, True))
+    outputs = w.choose(*w.sizes) if operation == "lstm_projected" else width
+    options = {
+        "lstm": "",
+        "lstm_coupled": ", coupled=True",
+        "lstm_projected": f", projection={outputs}",
+    }[operation]
+    lanes, n = x.shape[1], len(w.lines)
+    call = f"f.layers.lstm(bp, {x.name}, {width}, peephole={peephole!r}{options})"
+    w.lines.append(f"c{n}, h{n} = {call}")
+    w.symbols.append(Symbol(f"c{n}", (width, lanes), True, LARGEST))
+    w.symbols.append(Symbol(f"h{n}", (outputs, lanes), True, 1.0 if outputs == width else LARGEST))
     cell, hidden = w.symbols[-2:]
-    past_of_cell(w, w.choose(f"hidden-{w.layers}", f"cell-{w.layers}"), shape)
+    kind, size = w.choose(("hidden", outputs), ("cell", width))
+    past_of_cell(w, f"{kind}-{w.layers}", (size, lanes))
     w.layers += 1
     return w.choose(hidden, cell)
 
