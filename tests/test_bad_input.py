@@ -25,6 +25,7 @@ import pytest
 import bptt
 from bptt import initializers, layers, losses, palindrome, schedules
 from bptt.errors import UnknownNameError
+from bptt.sequential import Stream
 from bptt.streaming import Stepper
 from bptt.training import TrainingOperation
 from bptt.views import Parameters, StateView
@@ -210,6 +211,25 @@ def fit(subject: Subject, **options: Any) -> Any:
     return subject.bp.fit(**arguments).loss
 
 
+def sequential(*made: Any, **options: Any) -> bptt.Sequential:
+    """A net (2,) -> (1,) that was trained for one epoch, of an LSTM or what is given."""
+    net = bptt.Sequential([*(made or [bptt.LSTM(2)]), bptt.Dense(1)])
+    fit_layers(net, **options)
+    return net
+
+
+def fit_layers(net: bptt.Sequential, **options: Any) -> Any:
+    x, y = np.ones((FRAMES, 3, 2), np.float32), np.ones((FRAMES, 3, 1), np.float32)
+    return net.fit(**{"x": x, "y": y, "epochs": 1, "window": 4, **options})["loss"]
+
+
+def embedded(layer: Any) -> bptt.Sequential:
+    return sequential(layer, x=np.ones((FRAMES, 3, 1)))
+
+
+TARGETS = np.ones((FRAMES, 3, 1))
+
+
 def array_places() -> Iterator[Place]:
     """Where numbers come in."""
     pairs: list[tuple[str, str, Callable[[Subject, Any], Any], tuple[int, ...]]] = [
@@ -282,6 +302,24 @@ def array_places() -> Iterator[Place]:
             lambda s, v: inside(lambda bp, x: layers.lstm(bp, x, 4, initial_state=v)[1]),
             (4, 3),
         ),
+    ]
+    pairs += [
+        ("Sequential.fit", "x", lambda s, v: fit_layers(sequential(), x=v), (FRAMES, 3, 2)),
+        ("Sequential.fit", "y", lambda s, v: fit_layers(sequential(), y=v), (FRAMES, 3, 1)),
+        (
+            "Sequential.evaluate",
+            "x",
+            lambda s, v: sequential().evaluate(v, TARGETS),
+            (FRAMES, 3, 2),
+        ),
+        (
+            "Sequential.evaluate",
+            "y",
+            lambda s, v: sequential().evaluate(np.ones((FRAMES, 3, 2)), v),
+            (FRAMES, 3, 1),
+        ),
+        ("Sequential.predict", "x", lambda s, v: sequential().predict(v), (FRAMES, 3, 2)),
+        ("Stream.__call__", "x", lambda s, v: sequential().stream(3)(v), (3, 2)),
     ]
     for name, argument, use, shape in pairs:
         yield Place(name, argument, "array", use, shape)
@@ -745,6 +783,68 @@ def other_places() -> Iterator[Place]:
     yield place("load", "path", "no file", lambda s, v: bptt.load(v, frame))
     yield place("load", "threads", "integer", lambda s, v: bptt.load("x", frame, threads=v), 1)
 
+    # Nets of layers
+    def made(**options: Any) -> bptt.Sequential:
+        return bptt.Sequential([bptt.RNN(2)], **options)
+
+    yield place("Sequential", "layers", "list", lambda s, v: bptt.Sequential(v))
+    yield place("Sequential", "seed", "integer", lambda s, v: made(seed=v), 0, 2**64 - 1)
+    yield place("Sequential", "dtype", "dtype", lambda s, v: made(dtype=v))
+    yield place("Sequential", "threads", "integer", lambda s, v: made(threads=v), 1)
+    for kind, argument, wrong in (
+        (bptt.RNN, "activation", "choice"),
+        (bptt.LSTM, "peephole", "choice"),
+        (bptt.GRU, "reset", "choice"),
+        (bptt.Dense, "activation", "function"),
+    ):
+        yield place(kind.__name__, "width", "width", lambda s, v, k=kind: sequential(k(v)))
+        yield place(
+            kind.__name__,
+            argument,
+            wrong,
+            lambda s, v, k=kind, a=argument: sequential(k(2, **{a: v})),
+        )
+    yield place(
+        "Embedding", "count", "integer", lambda s, v: embedded(bptt.Embedding(v, 2)), 1, 2**24
+    )
+    yield place("Embedding", "width", "width", lambda s, v: embedded(bptt.Embedding(2, v)))
+    for argument, wrong, low in (
+        ("epochs", "integer", 0),
+        ("window", "integer", 1),
+        ("patience", "integer", 1),
+        ("optimizer", "optimizer", None),
+        ("loss", "named loss", None),
+        ("clip", "clip", None),
+        ("validation", "pair", None),
+    ):
+        yield place(
+            "Sequential.fit",
+            argument,
+            wrong,
+            lambda s, v, a=argument: fit_layers(
+                sequential(), **{"validation": (np.ones((FRAMES, 3, 2)), TARGETS), a: v}
+            ),
+            low,
+        )
+    yield place(
+        "Sequential.evaluate",
+        "loss",
+        "named loss",
+        lambda s, v: sequential().evaluate(np.ones((FRAMES, 3, 2)), TARGETS, loss=v),
+    )
+    yield place("Sequential.stream", "lanes", "integer", lambda s, v: sequential().stream(v), 1)
+    yield place("Stream.reset", "lane", "integer", lambda s, v: sequential().stream().reset(v), 0)
+    yield place("Sequential.save", "path", "path", lambda s, v: sequential().save(v))
+    yield place("Sequential.load", "path", "path", lambda s, v: bptt.Sequential.load(v))
+    yield place("Sequential.load", "path", "no file", lambda s, v: bptt.Sequential.load(v))
+    yield place(
+        "Sequential.load",
+        "threads",
+        "integer",
+        lambda s, v: bptt.Sequential.load("x", threads=v),
+        1,
+    )
+
     # Searches
     def build(seed: int) -> tuple[bptt.BPTT, float]:
         return Subject().bp, 1.0
@@ -1146,6 +1246,13 @@ WRONG: dict[str, list[Wrong]] = {
         for value in (None, 5, "adam", [], bptt.Adam, bptt.ClipByValue(1.0))
     ],
     "clip": [Wrong(str(value), value) for value in (5, "value", [], bptt.ClipByValue, bptt.Adam)],
+    "named loss": [
+        Wrong(str(value), value, message="loss") for value in (5, "absolute", [], np.zeros(2))
+    ]
+    + [Wrong("of every frame", lambda output, target: output, message="window value")],
+    "pair": [
+        Wrong(str(value), value, message="pair") for value in (5, "abc", [], (TARGETS,), TARGETS)
+    ],
     "list": NO_LISTS,
     "operand": [
         Wrong("text", "x"),
@@ -1247,6 +1354,9 @@ FITS = {
     "layers.gru(initial_state)": {"None", "a class"},
     "layers.lstm(initial_state)": {"None", "a class"},
     "BPTT.fit(checkpoint)": {"None"},
+    "Sequential.fit(optimizer)": {"None"},
+    "Dense(activation)": {"tanh"},
+    "Sequential.predict(x)": {"one more feature"},  # another batch
     "BPTT.generate_feed_dict(data)": {"too many", "too many axes"},  # the first are taken
 }
 
@@ -1466,6 +1576,8 @@ def methods(kind: type, prefix: str = "") -> dict[str, Any]:
     found: dict[str, Any] = {prefix + kind.__name__: kind} if kind in MADE_BY_USERS else {}
     for name, each in vars(kind).items():
         full = f"{prefix}{kind.__name__}.{name}"
+        if isinstance(each, classmethod):
+            each = getattr(kind, name)
         if isinstance(each, property):
             if each.fset:
                 found[full] = each.fset
@@ -1477,6 +1589,7 @@ def methods(kind: type, prefix: str = "") -> dict[str, Any]:
 MADE_BY_USERS = {bptt.BPTT, bptt.ClipByValue, bptt.ClipByGlobalNorm, palindrome.Configuration}
 MADE_BY_USERS |= {bptt.SGD, bptt.RMSProp, bptt.Adagrad, bptt.Adam, bptt.AdamW}
 MADE_BY_USERS |= {schedules.constant, schedules.cosine, schedules.step, schedules.warm_up}
+MADE_BY_USERS |= {bptt.Sequential, bptt.RNN, bptt.LSTM, bptt.GRU, bptt.Dense, bptt.Embedding}
 OPERATORS = {"__call__", "__getitem__", "__setitem__", "__matmul__", "__rmatmul__"}
 OPERATORS |= {f"__{way}{name}__" for way in ("", "r") for name in ("add", "sub", "mul", "truediv")}
 
@@ -1508,12 +1621,18 @@ NO_WAY_IN = {
     "layers.lstm(coupled)": "anything is true or false",
     "BPTT.stepper(own_state)": "anything is true or false",
     "load(frame)": "as for generate_graphs",
+    "RNN.build": "called by Sequential",
+    "LSTM.build": "called by Sequential",
+    "GRU.build": "called by Sequential",
+    "Dense.build": "called by Sequential",
+    "Embedding.build": "called by Sequential",
+    "Sequential.fit(progress)": "anything is true or false",
 }
 
 
 def everything_public() -> dict[str, Any]:
     found = public(bptt)
-    for kind in (Stepper, Parameters, StateView, TrainingOperation):
+    for kind in (Stepper, Stream, Parameters, StateView, TrainingOperation):
         found |= methods(kind)
     return found
 

@@ -31,12 +31,17 @@ from bptt.ops import (
 )
 from bptt.optimisers import SGD, Adagrad, Adam, AdamW, ClipByGlobalNorm, ClipByValue, RMSProp
 from bptt.searching import search
+from bptt.sequential import Sequential
+from bptt.specs import GRU, LSTM, RNN, Dense, Embedding
 from bptt.symbol import Symbol
 
 __version__ = VERSION
 
 __all__ = [
     "BPTT",
+    "GRU",
+    "LSTM",
+    "RNN",
     "SGD",
     "Adagrad",
     "Adam",
@@ -45,8 +50,11 @@ __all__ = [
     "CheckpointError",
     "ClipByGlobalNorm",
     "ClipByValue",
+    "Dense",
+    "Embedding",
     "NonFiniteError",
     "RMSProp",
+    "Sequential",
     "ShapeError",
     "Symbol",
     "UsageError",

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 _ABOUT, _CHECKSUM = "bptt", "checksum"  # keys of the file's metadata
+_ARCHITECTURE = "architecture"  # the field that only a net made of layers has
 _KINDS = {"float32": ("F32", "<f4"), "float64": ("F64", "<f8")}  # safetensors' name, numpy's
 _DEPTHS = ("deep", "shallow")
 _LARGEST_HEADER = 100_000_000  # bytes; safetensors' own bound
@@ -201,8 +202,15 @@ def check_place(path: str | os.PathLike[str]) -> None:
         raise CheckpointError(f"cannot write {name}: {error}") from error
 
 
-def write(net: Net, path: str | os.PathLike[str]) -> None:
+def write(
+    net: Net, path: str | os.PathLike[str], architecture: dict[str, Any] | None = None
+) -> None:
     """Write a checkpoint; the path holds a whole old or a whole new file at every moment.
+
+    Args:
+        net: what to write.
+        path: where to.
+        architecture: what the frame is made of, as JSON has it; none for a user's own function.
 
     Raises:
         CheckpointError: the file system refuses, or the net holds a number that is not finite, so
@@ -211,6 +219,8 @@ def write(net: Net, path: str | os.PathLike[str]) -> None:
     """
     name = text_of(path)
     about, tensors = contents(net)
+    if architecture is not None:
+        about[_ARCHITECTURE] = architecture
     broken = _not_finite(tensors)
     if broken:
         raise CheckpointError(f"cannot write {name}: {broken}; what was there stays")
@@ -326,6 +336,21 @@ def decode(content: bytes, name: str) -> Checkpoint:
     return Checkpoint(name, about, tensors)
 
 
+def plain(value: Any, what: str) -> Any:
+    """`value`, when a checkpoint's JSON can hold it.
+
+    Raises:
+        UsageError: it cannot.
+    """
+    try:
+        if json.loads(json.dumps(value, allow_nan=False)) == value:
+            return value
+        problem = "keys that are no text, tuples, or others that change in JSON"
+    except (TypeError, ValueError, RecursionError) as error:
+        problem = str(error)
+    raise UsageError(f"{what} cannot be saved: {problem}")
+
+
 def checksum(about: str, parts: Mapping[str, tuple[str, list[int], bytes]]) -> str:
     """SHA-256 over the metadata and, sorted by name, each tensor's name, kind, shape and bytes."""
     digest = hashlib.sha256(about.encode(errors="surrogatepass"))
@@ -392,6 +417,10 @@ def _json(text: object, what: str) -> dict[str, Any]:
 def _check(about: dict[str, Any]) -> None:
     """Every field there, none too many, each of its kind and in its range; `_Unfit` if not."""
     names = "dtype format frames next_frame num_loops seed structure trainings"
+    if _ARCHITECTURE in about:
+        names += f" {_ARCHITECTURE}"
+        if not isinstance(about[_ARCHITECTURE], dict):
+            raise _Unfit(f"the architecture {shown(about[_ARCHITECTURE])}")
     _fields(about, names, "fields")
     if about["dtype"] not in list(_KINDS):  # a list: what is compared may be unhashable
         raise _Unfit(f"the dtype {shown(about['dtype'])}")

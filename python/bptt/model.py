@@ -13,7 +13,7 @@ from typing import Any, Concatenate, NoReturn, ParamSpec, TypeVar, overload
 import numpy.typing as npt
 
 from bptt import arrays, checkpoint, fetching, streaming, training
-from bptt.checkpoint import SavedTraining
+from bptt.checkpoint import Checkpoint, SavedTraining
 from bptt.errors import BpttError, CheckpointError, UsageError, locate
 from bptt.fetching import Feed, Fetch
 from bptt.initializers import Initializer
@@ -91,7 +91,7 @@ class BPTT:
     ) -> None:
         self._seed = arrays.integer(seed, "a seed", 0, 2**64 - 1)
         self._numerics = Numerics(dtype)
-        self._threads = _at_most(threads)
+        self._threads = at_most(threads)
         self._trace: Trace | None = None
         self._built: Net | None = None
         self._plans: dict[tuple[int, ...], fetching.Plan] = {}
@@ -679,8 +679,12 @@ def load(path: str | os.PathLike[str], frame: FrameFunction, *, threads: int | N
             train = bp.minimize(bptt.reduce_mean(bptt.square(out - y)), bptt.Adam(0.05))
             bp.fit(train, [inputs, targets], start=bp.next_frame)
     """
-    threads = _at_most(threads)
-    saved = checkpoint.read(path)
+    threads = at_most(threads)
+    return resume(checkpoint.read(path), frame, threads)
+
+
+def resume(saved: Checkpoint, frame: FrameFunction, threads: int | None) -> BPTT:
+    """The net of a checkpoint that was read; see `load`."""
     bp = BPTT(saved.about["seed"], saved.about["dtype"], threads)
     frames = saved.about["num_loops"]
     try:
@@ -691,7 +695,7 @@ def load(path: str | os.PathLike[str], frame: FrameFunction, *, threads: int | N
     return bp
 
 
-def _at_most(threads: int | None) -> int:
+def at_most(threads: int | None) -> int:
     """How many threads a net gets that was asked to have so many."""
     most = processors()
     return most if threads is None else min(arrays.integer(threads, "threads", 1), most)

@@ -261,6 +261,17 @@ def _metrics(net: Net, metrics: Mapping[str, Symbol] | None, trace: Trace) -> di
     return found
 
 
+def short_window(net: Net, train: TrainingOperation, data: Sequence[Array]) -> float:
+    """Train on one window of all frames of the data, of any number; its loss before the update."""
+    loss = train.loss
+    trace = loss.trace
+    fetches = [loss.id, *trace.carried([loss.id])]
+    program = net.program(trace, len(data[0]), fetches, loss.id, frozen=train.frozen)
+    streams = net.streams(program, trace.inputs([loss.id]), data)
+    train.plan(1)
+    return float(_core.fit(program, net.states[trace.depth], train.core, streams, 0, 1)[0])
+
+
 def evaluate(net: Net, loss: Symbol, data: Sequence[npt.ArrayLike]) -> float:
     """See `BPTT.evaluate`."""
     loss = net.scalar_loss(loss)
