@@ -29,7 +29,7 @@ Loss: TypeAlias = str | Callable[[Symbol, Symbol], Symbol]
 Data: TypeAlias = tuple[npt.ArrayLike, npt.ArrayLike]
 
 
-_LOSSES: dict[str, Callable[[Symbol, Symbol], Symbol]] = {
+LOSSES: dict[str, Callable[[Symbol, Symbol], Symbol]] = {
     function.__name__: function
     for function in (
         losses.mse,
@@ -38,6 +38,7 @@ _LOSSES: dict[str, Callable[[Symbol, Symbol], Symbol]] = {
         losses.softmax_cross_entropy,
     )
 }
+"""The losses of output and target alone, by name."""
 
 
 class Sequential:
@@ -284,7 +285,7 @@ class Sequential:
             features, targets, batch = counts
             layers = [specs.layer(each) for each in arrays.listed(made.get("layers"), "layers")]
             loss, notes = made.get("loss"), made.get("notes")
-            if not (loss is None or loss in list(_LOSSES)) or not isinstance(notes, dict):
+            if not (loss is None or loss in list(LOSSES)) or not isinstance(notes, dict):
                 raise UsageError("an unknown loss, or no notes")
             frame = _frame(layers, features, targets, batch)
             seed, dtype = saved.about["seed"], saved.about["dtype"]
@@ -517,9 +518,9 @@ def _same_features(array: Array, features: int, what: str) -> None:
 def _function(loss: Loss) -> Callable[[Symbol, Symbol], Symbol]:
     if callable(loss):
         return loss
-    if isinstance(loss, str) and loss in _LOSSES:
-        return _LOSSES[loss]
-    names = ", ".join(f'"{name}"' for name in _LOSSES)
+    if isinstance(loss, str) and loss in LOSSES:
+        return LOSSES[loss]
+    names = ", ".join(f'"{name}"' for name in LOSSES)
     raise UsageError(f"a loss is {names} or a function of output and target; got {loss!r}")
 
 

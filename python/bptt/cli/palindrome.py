@@ -1,8 +1,4 @@
-"""The command ``bptt``.
-
-Results go to standard output, the progress bar to standard error. A bar needs a terminal; without
-one, plain lines tell the progress.
-"""
+"""``bptt palindrome``: the origin's task, with a bar, a table and a picture."""
 
 from __future__ import annotations
 
@@ -19,16 +15,8 @@ from bptt import palindrome as task
 from bptt import plot
 from bptt.errors import BpttError
 
-__all__ = ["main"]
-
 LINE_EVERY = 500
 """Windows from one plain line of progress to the next, at least; in long runs about 20 lines."""
-
-
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(package_name="bptt", message="bptt %(version)s")
-def main() -> None:
-    """Recurrent nets written as one frame: trained deep, streamed shallow."""
 
 
 def _writable(context: click.Context, parameter: click.Parameter, path: Path | None) -> Path | None:
@@ -50,7 +38,7 @@ def _writable(context: click.Context, parameter: click.Parameter, path: Path | N
     return path
 
 
-@main.command()
+@click.command()
 @click.option(
     "--cell",
     type=click.Choice(list(task.CONFIGURATIONS)),
@@ -185,7 +173,3 @@ def _summary(result: task.Result) -> str:
 
 def _count(number: int, what: str) -> str:
     return f"{number} {what}" if number == 1 else f"{number} {what}s"
-
-
-if __name__ == "__main__":
-    main()
