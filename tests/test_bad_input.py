@@ -794,6 +794,8 @@ def other_places() -> Iterator[Place]:
     for kind, argument, wrong in (
         (bptt.RNN, "activation", "choice"),
         (bptt.LSTM, "peephole", "choice"),
+        (bptt.LSTM, "coupled", "switch"),
+        (bptt.LSTM, "projection", "width"),
         (bptt.GRU, "reset", "choice"),
         (bptt.Dense, "activation", "function"),
     ):
@@ -1355,6 +1357,7 @@ FITS = {
     "layers.lstm(initial_state)": {"None", "a class"},
     "BPTT.fit(checkpoint)": {"None"},
     "Sequential.fit(optimizer)": {"None"},
+    "LSTM(projection)": {"None"},
     "Dense(activation)": {"tanh"},
     "Sequential.predict(x)": {"one more feature"},  # another batch
     "BPTT.generate_feed_dict(data)": {"too many", "too many axes"},  # the first are taken

@@ -106,6 +106,15 @@ def test_learns():
     assert made.evaluate(*unseen) == pytest.approx(error, rel=1e-4)
 
 
+def test_a_projection_is_what_goes_on():
+    made = bptt.Sequential([bptt.LSTM(5, projection=2), bptt.LSTM(2, coupled=True)])
+    made.fit(*data(), epochs=1)
+    assert made.bptt.parameters["lstm_layer_0/W_rm"].shape == (2, 5)
+    assert made.bptt.parameters["lstm_layer_1/W_xi"].shape == (2, 2)
+    assert "lstm_layer_1/W_xf" not in made.bptt.parameters
+    assert made.predict(data()[0]).shape == (T, BATCH, 2)
+
+
 def test_symbols_and_logits():
     """A repeating text of three symbols, to be continued."""
     text = np.array([0, 1, 0, 2] * 50)[:, None, None]
@@ -289,7 +298,7 @@ def test_layers_are_plain_values():
     assert bptt.Dense(2, bptt.tanh) == bptt.Dense(2, "tanh")
     for layer in (
         bptt.RNN(2, "relu"),
-        bptt.LSTM(3, "full"),
+        bptt.LSTM(3, "full", projection=np.int16(2)),
         bptt.GRU(2, "before"),
         bptt.Dense(1),
         bptt.Embedding(np.int8(3), 2),

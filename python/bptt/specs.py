@@ -76,18 +76,40 @@ class LSTM(Layer):
 
     Attributes:
         peephole: ``"diagonal"``, ``"full"`` or None.
+        coupled: the forget gate is one minus the input gate.
+        projection: features of the result, when it is a projection of so many; `width` are then
+            those of the cell.
 
     Raises:
-        ShapeError: a width that is no positive integer.
-        UsageError: when the net is made, another peephole.
+        ShapeError: a width or a projection that is no positive integer.
+        UsageError: a `coupled` that is not True or False; when the net is made, another peephole,
+            or a projection of coupled gates.
     """
 
     width: int
     peephole: Literal["full", "diagonal"] | None = None
+    coupled: bool = False
+    projection: int | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not isinstance(self.coupled, bool):
+            raise UsageError(f"coupled is True or False, got {arrays.shown(self.coupled)}")
+        if self.projection is not None:
+            projection, _ = arrays.shape_of((self.projection, 1), "the projection of LSTM")
+            object.__setattr__(self, "projection", projection)
 
     def build(self, bp: BPTT, x: Symbol) -> Symbol:
         """The layer on `x`, in the frame that is traced: ``(width, batch)``."""
-        return layers.lstm(bp, x, self.width, peephole=self.peephole)[1]
+        _, h = layers.lstm(
+            bp,
+            x,
+            self.width,
+            peephole=self.peephole,
+            coupled=self.coupled,
+            projection=self.projection,
+        )
+        return h
 
 
 @dataclass(frozen=True)
