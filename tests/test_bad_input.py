@@ -23,8 +23,8 @@ import numpy as np
 import pytest
 
 import bptt
-from bptt import initializers, layers, losses, palindrome, schedules
-from bptt.errors import UnknownNameError
+from bptt import initializers, interchange, layers, losses, palindrome, schedules
+from bptt.errors import InterchangeError, UnknownNameError
 from bptt.sequential import Stream
 from bptt.streaming import Stepper
 from bptt.training import TrainingOperation
@@ -941,7 +941,46 @@ def changed(argument: str, value: Any) -> Any:
     return replace(palindrome.RNN, **{argument: value})
 
 
-PLACES = [*array_places(), *other_places()]
+def interchange_places() -> Iterator[Place]:
+    """Nothing that is refused here leaves a file."""
+    weights = {"head.weight": np.ones((2, 3)), "head.bias": np.ones(2)}
+    kernels = {"head": [np.ones((3, 2)), np.ones(2)]}
+    for reader, first, given in (
+        ("from_torch", "module_or_state_dict", weights),
+        ("from_keras", "model", kernels),
+    ):
+        name, read = f"interchange.{reader}", getattr(interchange, reader)
+
+        def use(argument: str, read: Any = read, given: Any = given) -> Callable[..., Any]:
+            return lambda s, v: read(given, **{argument: v})
+
+        yield Place(name, first, "no model", lambda s, v, read=read: read(v))
+        yield Place(name, "layers", "order", use("layers"))
+        yield Place(name, "nonlinearity", "text choice", use("nonlinearity"))
+        yield Place(name, "batch", "integer", use("batch"), limits=(1, None))
+        yield Place(name, "num_loops", "integer", use("num_loops"), limits=(1, None))
+        yield Place(name, "dtype", "dtype", use("dtype"))
+        yield Place(name, "seed", "integer", use("seed"), limits=(0, 2**64 - 1))
+    for writer in ("to_onnx", "to_c", "to_rtneural_json"):
+        name, write = f"interchange.{writer}", getattr(interchange, writer)
+        yield Place(name, "bp", "built net", lambda s, v, write=write: write(v, "a"))
+        yield Place(name, "path", "export path", lambda s, v, write=write: write(s.bp, v))
+    for writer in ("to_onnx", "to_c"):
+        name, write = f"interchange.{writer}", getattr(interchange, writer)
+        use_outputs = lambda s, v, write=write: write(s.bp, "a", outputs=v)  # noqa: E731
+        yield Place(name, "outputs", "outputs", use_outputs)
+    to_onnx, to_c = interchange.to_onnx, interchange.to_c
+    back = interchange.to_torch_state_dict
+    yield Place("interchange.to_onnx", "depth", "depth", lambda s, v: to_onnx(s.bp, "a", v))
+    yield Place(
+        "interchange.to_onnx", "noise", "text choice", lambda s, v: to_onnx(s.bp, "a", noise=v)
+    )
+    yield Place("interchange.to_c", "name", "identifier", lambda s, v: to_c(s.bp, "a", name=v))
+    yield Place("interchange.to_torch_state_dict", "bp", "built net", lambda s, v: back(v))
+    yield Place("interchange.to_torch_state_dict", "names", "names", lambda s, v: back(s.bp, v))
+
+
+PLACES = [*array_places(), *other_places(), *interchange_places()]
 
 
 # ---- what is wrong
@@ -1300,6 +1339,24 @@ WRONG: dict[str, list[Wrong]] = {
         Wrong("a name of no weight", ["W"], message=WEIGHT),
         Wrong("all weights", ["*"], message="nothing to train"),
     ],
+    "built net": [Wrong(str(value), value, message="BPTT") for value in (None, 5, "a", [], layers)],
+    "no model": [Wrong(str(value), value, bptt.BpttError) for value in (None, 5, [], {}, {3: 4})],
+    "order": [
+        *(
+            Wrong(str(value), value, message="layers")
+            for value in (5, "head", [], ["foot"], [None])
+        ),
+        Wrong("numpy's tanh", [np.tanh], message="layers"),
+        Wrong("another function", [bptt.exp], message="layers"),
+    ],
+    "identifier": [
+        Wrong(str(value), value, message="identifier") for value in (5, "", "2nd", "a-b", "a b", [])
+    ],
+    "names": [
+        Wrong(str(value), value, message="names")
+        for value in (5, "rnn", [], ["a"], ["a", "b", "c"])
+    ],
+    "text choice": [Wrong(str(value), value, message='"') for value in (None, 5, "loud", "", [])],
     "feed": NO_FEEDS,
     "key": [
         Wrong(str(key), key, UnknownNameError, "there are")
@@ -1318,6 +1375,10 @@ WRONG: dict[str, list[Wrong]] = {
     ],
     "no file": [Wrong("no file", "/no/such/file", bptt.CheckpointError, "/no/such/file")],
 }
+WRONG["export path"] = [
+    replace(wrong, error=InterchangeError) if wrong.error is bptt.CheckpointError else wrong
+    for wrong in WRONG["path"]
+]
 
 
 def wrong_with(place: Place) -> Iterator[Wrong]:

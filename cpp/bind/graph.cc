@@ -38,6 +38,12 @@ void bind_operations(py::module_& m) {
 }
 
 void bind_graph(py::module_& m) {
+  py::class_<Node>(m, "Node", "One call of an operation in a graph.")
+      .def_property_readonly("operation", [](const Node& n) { return n.type->name; })
+      .def_readonly("inputs", &Node::inputs)
+      .def_readonly("outputs", &Node::outputs)
+      .def_readonly("attributes", &Node::attributes);
+
   py::class_<Graph>(m, "Graph", "The frame of one mode: values and the operations between them.")
       .def(py::init<>())
       .def(
@@ -88,6 +94,15 @@ void bind_graph(py::module_& m) {
             return "";
           },
           py::arg("value"))
+      .def_property_readonly("nodes", &Graph::nodes, "In the order in which they were appended.")
+      .def_property_readonly(
+          "recurrences",
+          [](const Graph& g) {
+            std::map<std::string, std::pair<Value, Value>> all;
+            for (const Recurrence& r : g.recurrences()) all[r.name] = {r.past, r.named};
+            return all;
+          },
+          "By name: the value at t-1, and the one at t that owns its numbers.")
       .def(
           "placeholders_of",
           [](const Graph& g, const std::vector<Value>& values) {

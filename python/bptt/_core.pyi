@@ -6,7 +6,7 @@ import collections.abc
 import numpy
 import numpy.typing
 import typing
-__all__: list[str] = ['Clip32', 'Clip64', 'Example', 'Exclusive', 'Graph', 'Operation', 'Optimiser32', 'Optimiser64', 'Program32', 'Program64', 'State32', 'State64', 'Stepper', 'Team', 'Training32', 'Training64', 'Weights32', 'Weights64', 'build_info', 'fit', 'operations', 'philox4x32', 'predict']
+__all__: list[str] = ['Clip32', 'Clip64', 'Example', 'Exclusive', 'Graph', 'Node', 'Operation', 'Optimiser32', 'Optimiser64', 'Program32', 'Program64', 'State32', 'State64', 'Stepper', 'Team', 'Training32', 'Training64', 'Weights32', 'Weights64', 'build_info', 'fit', 'operations', 'philox4x32', 'predict']
 class Example:
     """
     A way to call an operation, for tests.
@@ -41,6 +41,22 @@ class Operation:
     @property
     def sequence(self) -> bool:
         ...
+class Node:
+    """
+    One call of an operation in a graph.
+    """
+    @property
+    def attributes(self) -> dict[str, int | float | str]:
+        ...
+    @property
+    def inputs(self) -> list[int]:
+        ...
+    @property
+    def operation(self) -> str:
+        ...
+    @property
+    def outputs(self) -> list[int]:
+        ...
 class Graph:
     """
     The frame of one mode: values and the operations between them.
@@ -67,6 +83,16 @@ class Graph:
         ...
     def variable(self, name: str, features: typing.SupportsInt | typing.SupportsIndex, batch: typing.SupportsInt | typing.SupportsIndex) -> int:
         ...
+    @property
+    def nodes(self) -> list[Node]:
+        """
+        In the order in which they were appended.
+        """
+    @property
+    def recurrences(self) -> dict[str, tuple[int, int]]:
+        """
+        By name: the value at t-1, and the one at t that owns its numbers.
+        """
 class Exclusive:
     """
     One thread at a time: `with exclusive:` raises UsageError for a second one.

@@ -42,6 +42,10 @@ class CheckpointError(BpttError, OSError):
     """A checkpoint that cannot be written, or read, or that belongs to another frame."""
 
 
+class InterchangeError(BpttError, OSError):
+    """A file for or from another framework that cannot be written or read."""
+
+
 def caller() -> str:
     """``FILE:LINE`` of the innermost call outside this package, or an empty string."""
     return next((_place(*at) for at in walk_stack(sys._getframe(1)) if _outside(at[0])), "")
