@@ -835,6 +835,9 @@ def other_places() -> Iterator[Place]:
         lambda s, v: sequential().evaluate(np.ones((FRAMES, 3, 2)), TARGETS, loss=v),
     )
     yield place("Sequential.stream", "lanes", "integer", lambda s, v: sequential().stream(v), 1)
+    yield place(
+        "Sequential.with_lanes", "lanes", "integer", lambda s, v: sequential().with_lanes(v), 1
+    )
     yield place("Stream.reset", "lane", "integer", lambda s, v: sequential().stream().reset(v), 0)
     yield place("Sequential.save", "path", "path", lambda s, v: sequential().save(v))
     yield place("Sequential.load", "path", "path", lambda s, v: bptt.Sequential.load(v))

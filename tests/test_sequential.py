@@ -162,6 +162,16 @@ def test_a_stream_equals_predict(lanes):
         assert_identical(stream(x[0, 0]), expected[0, 0])
 
 
+def test_a_bptt_of_its_own():
+    made = fitted()
+    x, _ = data(frames=6, batch=2, seed=6)
+    bp = made.with_lanes(2)
+    expected = made.predict(x)
+    made.fit(*data(), epochs=1, window=WINDOW)
+    assert_identical(bp.predict([x.swapaxes(1, 2)]).swapaxes(1, 2), expected)
+    assert bp.graphs["shallow"][0].shape == (2, 2)
+
+
 def test_windows_and_settings_change():
     """Another window, batch or optimiser is another BPTT with the same weights."""
     made = fitted()
@@ -356,6 +366,7 @@ def test_no_data_yet():
         lambda made: made.predict(data()[0]),
         lambda made: made.evaluate(*data()),
         lambda made: made.stream(),
+        lambda made: made.with_lanes(),
         lambda made: made.bptt,
     ):
         with pytest.raises(bptt.UsageError, match="no data"):

@@ -236,8 +236,18 @@ class Sequential:
         Raises:
             UsageError: fewer than one lane; the net has seen no data.
         """
-        lanes = arrays.integer(lanes, "lanes", 1)
-        return Stream(self._trained.at(self._new(), lanes))
+        return Stream(self._side_by_side(lanes))
+
+    def with_lanes(self, lanes: int = 1) -> BPTT:
+        """A BPTT of its own for so many lanes, with the weights as they are: to export, say.
+
+        Args:
+            lanes: the batch.
+
+        Raises:
+            UsageError: fewer than one lane; the net has seen no data.
+        """
+        return self._side_by_side(lanes).bp
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write layers, weights, state, moments, counters and notes to one file.
@@ -306,6 +316,9 @@ class Sequential:
 
     def _new(self) -> BPTT:
         return BPTT(*self._options)
+
+    def _side_by_side(self, lanes: int) -> _Unrolled:
+        return self._trained.at(self._new(), arrays.integer(lanes, "lanes", 1))
 
     def _array(self, value: npt.ArrayLike, what: str) -> Array:
         array = arrays.numbers(value, self._dtype, what)
