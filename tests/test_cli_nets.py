@@ -113,6 +113,39 @@ def test_train_is_sequential_and_predict_streams(tmp_path: Path, waves: np.ndarr
     assert_identical(predicted[:-1], expected)
 
 
+@pytest.mark.usefixtures("waves")
+def test_export(tmp_path: Path):
+    reference = pytest.importorskip("onnx.reference")
+    net = tmp_path / "net.safetensors"
+    assert run("train", written(tmp_path, TOML), "--quiet").exit_code == 0
+    result = run("export", net)
+    assert result.exit_code == 2
+    assert "--onnx" in result.output
+    outs = [tmp_path / name for name in ("net.onnx", "net.h", "net.json")]
+    options = zip(("--onnx", "--c", "--rtneural"), outs, strict=True)
+    result = run("export", net, "--lanes", 2, *(each for pair in options for each in pair))
+    assert result.exit_code == 0, result.output
+    trained = bptt.Sequential.load(net)
+    for kind, names in (("in", ["a", "b"]), ("out", ["a"])):
+        for name in names:
+            mean, deviation = (trained.notes[key][name] for key in ("mean", "deviation"))
+            assert f"{kind:<3}  {name}: mean {mean!r}, deviation {deviation!r}" in result.output
+    assert "net_step" in outs[1].read_text()
+    assert [layer["type"] for layer in json.loads(outs[2].read_text())["layers"]] == [
+        "lstm",
+        "dense",
+    ]
+    model = reference.ReferenceEvaluator(str(outs[0]))
+    follow, rng = trained.stream(lanes=2), np.random.default_rng(0)
+    state = {name: follow.state[name] for name in follow.state}
+    for _ in range(5):
+        x = rng.normal(size=(2, 2)).astype(np.float32)
+        out, *new = model.run(None, {"x": x.T, **state})
+        np.testing.assert_allclose(out.T, follow(x), rtol=1e-5, atol=1e-6)
+        after = [name.removesuffix("_next") for name in model.output_names[1:]]
+        state = dict(zip(after, new, strict=True))
+
+
 @pytest.mark.parametrize("kind", tables.FORMATS)
 def test_formats_hold_the_same(tmp_path: Path, waves: np.ndarray, kind: str):
     if kind == ".parquet":

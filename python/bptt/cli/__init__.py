@@ -9,7 +9,7 @@ from __future__ import annotations
 import click
 
 from bptt.cli.info import info
-from bptt.cli.nets import predict, train
+from bptt.cli.nets import export, predict, train
 from bptt.cli.palindrome import palindrome
 
 __all__ = ["main"]
@@ -21,5 +21,5 @@ def main() -> None:
     """Recurrent nets written as one frame: trained deep, streamed shallow."""
 
 
-for command in (info, palindrome, predict, train):
+for command in (export, info, palindrome, predict, train):
     main.add_command(command)

@@ -1,4 +1,4 @@
-"""``bptt train`` and ``bptt predict``: a net of layers on the columns of a table."""
+"""``bptt train``, ``predict`` and ``export``: a net of layers on the columns of a table."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ from typing import Any, ParamSpec, TypeVar
 import click
 import numpy as np
 
-from bptt import checkpoint
+from bptt import checkpoint, interchange
 from bptt.cli import configuration, tables
 from bptt.cli.tables import Table
 from bptt.errors import BpttError, UsageError
+from bptt.model import BPTT
 from bptt.sequential import Sequential
 
 P = ParamSpec("P")
@@ -160,3 +161,43 @@ def predict(net: Path, table: Path, output: Path) -> None:
     rows = columns.scaled(columns.inputs, tables.read(table, columns.inputs))
     tables.write(output, columns.targets, columns.unscaled(trained.predict(rows)))
     click.echo(f"{len(rows)} rows: {output}")
+
+
+@click.command()
+@click.argument("net", metavar="NET", type=_FILE)
+@click.option("--onnx", metavar="OUT.onnx", type=_NEW, help="One frame as an ONNX model.")
+@click.option("--c", metavar="OUT.h", type=_NEW, help="One frame as a C99 header.")
+@click.option("--rtneural", metavar="OUT.json", type=_NEW, help="The layers in RTNeural's format.")
+@click.option(
+    "--lanes",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="How many streams go side by side.",
+)
+@plainly
+def export(net: Path, onnx: Path | None, c: Path | None, rtneural: Path | None, lanes: int) -> None:
+    """Write a net of layers for an engine that runs without Python.
+
+    NET was written by `bptt train` or by Sequential.save. What is written takes and gives scaled
+    numbers: how to scale them is printed.
+    """
+    formats: list[tuple[Path | None, Callable[[BPTT, Path], None]]] = [
+        (onnx, interchange.to_onnx),
+        (c, interchange.to_c),
+        (rtneural, interchange.to_rtneural_json),
+    ]
+    if not any(path for path, _ in formats):
+        raise click.UsageError("say what to write: --onnx, --c or --rtneural")
+    trained = Sequential.load(net)
+    bp = trained.with_lanes(lanes)
+    for path, write in formats:
+        if path is not None:
+            write(bp, path)
+            click.echo(f"Written: {path}")
+    if trained.notes:
+        columns = Columns.noted(trained, net)
+        for way, names in (("in", columns.inputs), ("out", columns.targets)):
+            for name in names:
+                mean, deviation = columns.mean[name], columns.deviation[name]
+                click.echo(f"{way:<3}  {name}: mean {mean!r}, deviation {deviation!r}")
