@@ -476,11 +476,11 @@ def test_windows_that_are_worth_it_are_shared(monkeypatch: pytest.MonkeyPatch) -
         bp = bptt.BPTT(seed=0)
 
         def frame(bp: bptt.BPTT, depth: str, width: int = width) -> Any:
-            x = bp.placeholder((4, 16))
+            x = bp.placeholder((4, 64))
             return x, x, bptt.layers.dense(bp, bptt.layers.lstm(bp, x, width)[1], 4)
 
-        out = bp.generate_graphs(frame, num_loops=16)["deep"][-1]
-        bp.evaluate(bptt.reduce_mean(out), [np.zeros((16, 4, 16))])
+        out = bp.generate_graphs(frame, num_loops=64)["deep"][-1]
+        bp.evaluate(bptt.reduce_mean(out), [np.zeros((64, 4, 64))])
         (program,) = bp._net._programs.values()
         shared[width] = program.shared
     assert shared == {16: False, 128: True}

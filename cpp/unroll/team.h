@@ -20,7 +20,7 @@ struct Crew;
 class Team {
  public:
   /// Windows of less work than this, in multiplications of one forward, are not shared out: docs/threads.md.
-  static constexpr Index worth = Index{1} << 22;
+  static constexpr Index worth = Index{1} << 26;
 
   explicit Team(Index threads, Index least = worth);
   ~Team();
