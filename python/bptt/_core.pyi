@@ -107,7 +107,7 @@ class Team:
     """
     The threads that share the large windows of a net.
     """
-    def __init__(self, threads: typing.SupportsInt | typing.SupportsIndex, least: typing.SupportsInt | typing.SupportsIndex = 4194304) -> None:
+    def __init__(self, threads: typing.SupportsInt | typing.SupportsIndex, least: typing.SupportsInt | typing.SupportsIndex = 67108864) -> None:
         ...
     @property
     def least(self) -> int:
