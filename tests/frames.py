@@ -6,12 +6,16 @@ The LSTM's equations are 7 to 11 of A. Graves, "Generating Sequences With Recurr
 (2013); a prime marks the value of the frame before.
 """
 
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
+from unittest import mock
 
 import numpy as np
 
 import bptt
+from bptt.numerics import Numerics
 
 Frame = Callable[[bptt.BPTT, str], Any]
 Cell = Callable[..., Any]
@@ -184,6 +188,19 @@ def origin_dual_lstm(form: str) -> Frame:
         return x, y, bptt.layers.dense(bp, h, 1, activation=bptt.sigmoid, name="")
 
     return frame
+
+
+@contextmanager
+def as_traced() -> Iterator[None]:
+    """Nets that are made inside run their operations one by one, without passes over the graph."""
+    make = Numerics.__init__
+
+    def without_passes(self: Numerics, dtype: Any) -> None:
+        make(self, dtype)
+        self.Program = functools.partial(self.Program, passes=False)  # type: ignore[assignment]
+
+    with mock.patch.object(Numerics, "__init__", without_passes):
+        yield
 
 
 def palindrome(frames: int) -> np.ndarray:

@@ -296,7 +296,9 @@ class Net:
             self.core_weights.declare(name, numbers)
         inputs = [*self.checked, *(past for past, _ in self.pasts.values())] if wrt else []
         backward = [self.loss, inputs] if loss else []
-        self.program = program(self.graph, self.core_weights, self.frames, fetches, *backward)
+        self.program = program(  # each operation by itself
+            self.graph, self.core_weights, self.frames, fetches, *backward, passes=False
+        )
 
     def forward(self) -> None:
         for name, numbers in self.weights.items():

@@ -25,6 +25,7 @@ from hypothesis import strategies as st
 import bptt
 import oracle
 from bptt import _core
+from frames import as_traced
 
 MORE = int(os.environ.get("BPTT_EXAMPLES", "0"))
 
@@ -675,6 +676,14 @@ def test_frames_with(operation: str) -> None:
 @given(programs())
 def test_any_frame_in_single_precision(drawn: Drawn) -> None:
     check(drawn, "float32")
+
+
+@examples(60)
+@given(programs())
+def test_any_frame_as_it_was_traced(drawn: Drawn) -> None:
+    """Without passes: the same numbers from the operations one by one."""
+    with as_traced():
+        check(drawn, "float64")
 
 
 def test_every_operation_is_in_a_row() -> None:

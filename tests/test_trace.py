@@ -331,7 +331,8 @@ def stages_of(
 ) -> dict[str, bool]:
     """Operation name -> whether it is stepped frame by frame; a frame holds each name once."""
     found: dict[str, bool] = {}
-    for operations, stepwise in _core.Program64(graph, weights, frames, fetches, loss).stages:
+    program = _core.Program64(graph, weights, frames, fetches, loss, passes=False)
+    for operations, stepwise in program.stages:
         for name in operations:
             assert name not in found
             found[name] = stepwise

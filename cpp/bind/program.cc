@@ -9,15 +9,15 @@ void bind_program(py::module_& m) {
       .def(py::init([](const Graph& graph, Weights<S>& weights, Index frames,
                        const std::vector<Value>& fetches, std::optional<Value> loss,
                        const std::vector<Value>& wrt, std::uint64_t seed, std::optional<Team*> team,
-                       const std::vector<std::string>& frozen) {
-             return std::make_unique<P>(graph, weights,
-                                        Request{frames, fetches, loss.value_or(-1), wrt, seed, frozen},
-                                        team.value_or(nullptr));
+                       const std::vector<std::string>& frozen, bool passes) {
+             return std::make_unique<P>(
+                 graph, weights, Request{frames, fetches, loss.value_or(-1), wrt, seed, frozen, passes},
+                 team.value_or(nullptr));
            }),
            py::arg("graph"), py::arg("weights"), py::arg("frames"), py::arg("fetches"),
            py::arg("loss") = std::nullopt, py::arg("wrt") = std::vector<Value>{}, py::arg("seed") = 0,
            py::kw_only(), py::arg("team") = py::none(), py::arg("frozen") = std::vector<std::string>{},
-           py::keep_alive<1, 3>(), py::keep_alive<1, 9>())
+           py::arg("passes") = true, py::keep_alive<1, 3>(), py::keep_alive<1, 9>())
       .def_property_readonly("placeholders", &P::placeholders)
       .def_property_readonly("pasts", &P::pasts)
       .def_property_readonly("frames", &P::frames)

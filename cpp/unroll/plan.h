@@ -17,6 +17,7 @@ struct Request {
   std::vector<Value> wrt = {};      // placeholders and past values whose gradients will be read
   std::uint64_t seed = 0;           // of the noise
   std::vector<std::string> frozen = {};  // weights whose gradients nobody needs
+  bool passes = true;                    // false: operations run as they were traced
 };
 
 struct Plan {

@@ -5,6 +5,8 @@
 #include <set>
 #include <sstream>
 
+#include "passes/passes.h"
+
 namespace bptt {
 namespace {
 
@@ -21,13 +23,37 @@ std::size_t at(int index) {
   return static_cast<std::size_t>(index);
 }
 
+/// What an operation that a pass made stands for: the name of an operation of the trace for each output.
+std::string made_of(const Node& node) {
+  const auto found = node.attributes.find("of");
+  return found == node.attributes.end() ? node.type->name : std::get<std::string>(found->second);
+}
+
 }  // namespace
 
 template <class S>
 Program<S>::Program(const Graph& graph, Weights<S>& weights, const Request& request, Team* team)
     : frames_(request.frames), loss_(request.loss), clock_{request.seed}, weights_(&weights), team_(team) {
-  const Plan plan(graph, request);
   weights.freeze({&graph});
+  if (!request.passes) {
+    compile(graph, request);
+    return;
+  }
+  const Rewritten made = rewritten(graph, request);
+  compile(made.graph, made.of(request));
+  // From here on values have the numbers of the graph that was traced.
+  std::vector<Tensor<S>> tensors(made.now.size());
+  for (std::size_t v = 0; v < tensors.size(); ++v)
+    if (made.now[v] >= 0) tensors[v] = tensors_[at(made.now[v])];
+  tensors_ = std::move(tensors);
+  placeholders_.clear();
+  for (const Value v : graph.placeholders())
+    if (made.now[at(v)] >= 0) placeholders_.push_back(v);
+}
+
+template <class S>
+void Program<S>::compile(const Graph& graph, const Request& request) {
+  const Plan plan(graph, request);
   place_values(graph, plan);
   build_operations(graph, plan);
   deal_stages(graph, plan);
@@ -115,8 +141,11 @@ void Program<S>::build_operations(const Graph& graph, const Plan& plan) {
                 .name = node.type->name};
       // A constant factor, a weight above all, meets every lane of the frame; all else is looked at once.
       Index lanes = 1;
+      std::istringstream of(made_of(node));
       for (const Value v : node.outputs) {
         step.outputs.push_back(tensors_[at(v)]);
+        step.makers.push_back(step.name);
+        of >> step.makers.back();
         step.work += graph.shape(v).size() * node.type->cost;
         lanes = std::max(lanes, graph.shape(v).batch);
       }
@@ -378,9 +407,10 @@ std::string Program<S>::not_finite() const {
   }
   for (const RunStage& stage : stages_)
     for (const Step& step : stage.steps)
-      for (const Tensor<S>& output : step.outputs) {
-        found =
-            describe("the result of '" + step.name + "', of shape " + to_string(output.shape) + ",", output);
+      for (std::size_t k = 0; k < step.outputs.size(); ++k) {
+        const Tensor<S>& output = step.outputs[k];
+        found = describe("the result of '" + step.makers[k] + "', of shape " + to_string(output.shape) + ",",
+                         output);
         if (!found.empty()) return found;
       }
   return "no value";

@@ -82,6 +82,7 @@ class Program {
     Index long_piece = 1;      // how many frames accumulate is given at once
     std::string name;
     std::vector<Tensor<S>> outputs = {};
+    std::vector<std::string> makers = {};  // what made each, in the words of the trace
   };
   struct RunStage {
     std::vector<Step> steps = {};
@@ -98,6 +99,8 @@ class Program {
     Tensor<S> window;  // as the past value sees it: frames 0 ... T, the last for `last` alone
   };
 
+  /// Compiles a graph, and numbers what it holds as in that graph.
+  void compile(const Graph&, const Request&);
   /// Memory for all values and gradients.
   void place_values(const Graph&, const Plan&);
   /// Operations in running order, each with its private memory.

@@ -1,5 +1,9 @@
 #include "unroll/weights.h"
 
+#include <algorithm>
+
+#include "passes/passes.h"
+
 namespace bptt {
 namespace {
 
@@ -59,11 +63,16 @@ void Weights<S>::freeze(const std::vector<const Graph*>& graphs) {
       }
       end += rows * find(stack[0]).shape.batch;
     };
-    for (const std::vector<std::string>& stack : wanted) {
-      bool free = true;
-      for (const std::string& name : stack) free &= !done[places_.at(name)];
+    const auto place_free = [&](const std::vector<std::string>& stack) {
+      std::vector<std::string> different = stack;
+      std::ranges::sort(different);
+      bool free = std::ranges::adjacent_find(different) == different.end();
+      for (const std::string& name : stack) free = free && places_.count(name) && !done[places_.at(name)];
       if (free) place(stack);
-    }
+    };
+    std::ranges::for_each(wanted, place_free);
+    // What is good to have, where nothing else is wanted.
+    for (const Graph* graph : graphs) std::ranges::for_each(stacked_weights(*graph), place_free);
     for (const Variable& variable : variables_)
       if (!done[places_.at(variable.name)]) place({variable.name});
 

@@ -213,7 +213,7 @@ class Program32:
     """
     A frame unrolled over a window.
     """
-    def __init__(self, graph: Graph, weights: Weights32, frames: typing.SupportsInt | typing.SupportsIndex, fetches: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex], loss: typing.SupportsInt | typing.SupportsIndex | None = None, wrt: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex] = [], seed: typing.SupportsInt | typing.SupportsIndex = 0, *, team: Team | None = None, frozen: collections.abc.Sequence[str] = []) -> None:
+    def __init__(self, graph: Graph, weights: Weights32, frames: typing.SupportsInt | typing.SupportsIndex, fetches: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex], loss: typing.SupportsInt | typing.SupportsIndex | None = None, wrt: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex] = [], seed: typing.SupportsInt | typing.SupportsIndex = 0, *, team: Team | None = None, frozen: collections.abc.Sequence[str] = [], passes: bool = True) -> None:
         ...
     def backward(self) -> None:
         ...
@@ -260,7 +260,7 @@ class Program64:
     """
     A frame unrolled over a window.
     """
-    def __init__(self, graph: Graph, weights: Weights64, frames: typing.SupportsInt | typing.SupportsIndex, fetches: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex], loss: typing.SupportsInt | typing.SupportsIndex | None = None, wrt: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex] = [], seed: typing.SupportsInt | typing.SupportsIndex = 0, *, team: Team | None = None, frozen: collections.abc.Sequence[str] = []) -> None:
+    def __init__(self, graph: Graph, weights: Weights64, frames: typing.SupportsInt | typing.SupportsIndex, fetches: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex], loss: typing.SupportsInt | typing.SupportsIndex | None = None, wrt: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex] = [], seed: typing.SupportsInt | typing.SupportsIndex = 0, *, team: Team | None = None, frozen: collections.abc.Sequence[str] = [], passes: bool = True) -> None:
         ...
     def backward(self) -> None:
         ...

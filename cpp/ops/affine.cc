@@ -1,0 +1,189 @@
+#include "ops/affine.h"
+
+#include <sstream>
+
+namespace bptt {
+namespace {
+
+std::vector<std::string> row_blocks(const Attributes& attributes) {
+  std::istringstream text(std::get<std::string>(attributes.at("weights")));
+  std::vector<std::string> all;
+  for (std::string block; text >> block;) all.push_back(block);
+  return all;
+}
+
+/// The weights that meet one input, or the biases: the row blocks of one matrix.
+template <class S>
+struct Column {
+  struct Block {
+    Index row;
+    Tensor<S> weight;
+  };
+  std::vector<Block> blocks = {};
+  Tensor<S> whole = {};  // of all blocks, where they lie or copied
+  bool copied = false;
+
+  /// Rows in all, and how many columns.
+  void settle(Index rows, Scratch<S>& scratch) {
+    Index next = 0;
+    for (const auto& [row, weight] : blocks) {
+      const Tensor<S>& first = blocks.front().weight;
+      copied |= row != next || weight.value != first.value + row || weight.outer != first.outer;
+      copied |= !weight.gradient != !first.gradient;
+      next = row + weight.shape.features;
+    }
+    copied |= next != rows;
+    whole = blocks.front().weight;
+    whole.shape.features = rows;
+    if (!copied) return;
+    whole.outer = rows;
+    whole.value = scratch.take(whole.shape.size());
+  }
+
+  void copy() {
+    if (!copied) return;
+    whole.values(0).setZero();
+    for (const auto& [row, weight] : blocks)
+      whole.values(0).middleRows(row, weight.shape.features) = weight.values(0);
+  }
+
+  /// dW += dy x^T for each weight.
+  void add_gradient(const MatrixMap<S>& dy, const MatrixMap<S>& x, Part part) const {
+    const auto add = [&](const Tensor<S>& weight, Index row, Index rows) {
+      const MatrixMap<S> of(const_cast<S*>(dy.data()) + row, rows, dy.cols(),
+                            Eigen::OuterStride<>(dy.outerStride()));
+      if (weight.gradient) add_outer_product(weight.gradients(0), of, x, part.of(Panels::plain<S>(rows)));
+    };
+    if (!copied) return add(whole, 0, whole.shape.features);
+    for (const auto& [row, weight] : blocks) add(weight, row, weight.shape.features);
+  }
+};
+
+template <class S>
+class Affine final : public Operation<S> {
+ public:
+  explicit Affine(const Binding<S>& b) : y_(b.outputs[0]) {
+    const auto terms = static_cast<std::size_t>(std::get<Index>(b.attributes.at("terms")));
+    auto next = b.inputs.begin();
+    for (std::size_t k = 0; k < terms; ++k) x_.push_back(*next++);
+    if (std::get<Index>(b.attributes.at("base")) != 0) base_ = *next++;
+    columns_.resize(terms + 1);
+    Index row = 0;
+    for (const std::string& block : row_blocks(b.attributes)) {
+      Index rows = 0;
+      for (std::size_t k = 0; k <= terms; ++k)
+        if (block[k] == '1') {
+          rows = next->shape.features;
+          columns_[k].blocks.push_back({row, *next++});
+        }
+      row += rows;
+    }
+    if (columns_.back().blocks.empty()) columns_.pop_back();
+    has_bias_ = columns_.size() > terms;
+
+    version_ = columns_.front().blocks.front().weight.version;
+    left_ = Factor<S>(Panels::plain<S>(row), version_);
+    for (Column<S>& column : columns_) {
+      column.settle(row, b.scratch);
+      left_.add(column.whole.values(0));
+    }
+    b.scratch.take(left_);
+    static constexpr S one = 1;
+    for (const Tensor<S>& x : x_) right_.push_back({x.value, x.shape.features, 1, x.outer});
+    if (has_bias_) right_.push_back({&one, 1, 0, 0});
+
+    transposed_.resize(terms);
+    for (std::size_t k = 0; k < terms; ++k) {
+      if (!x_[k].gradient) continue;
+      transposed_[k] = Factor<S>(Panels::plain<S>(x_[k].shape.features), version_);
+      transposed_[k].add_transposed(columns_[k].whole.values(0));
+      b.scratch.take(transposed_[k]);
+    }
+    gradient_ = {{y_.gradient, row, 1, y_.outer}};
+  }
+
+  void prepare() override {
+    if (copied_version_ != *version_)
+      for (Column<S>& column : columns_) column.copy();
+    copied_version_ = *version_;
+    left_.pack();
+    for (Factor<S>& factor : transposed_) factor.pack();
+  }
+
+  void forward(Range r) override {
+    columns(r, y_.shape.batch, [&](Index first, Index count) {
+      if (base_.value) of(y_, y_.value, first, count) = of(base_, base_.value, first, count);
+      left_.multiply(right_, y_.values(0), base_.value != nullptr, first, count, alone(count), nothing);
+    });
+  }
+
+  void backward(Range r) override {
+    columns(r, y_.shape.batch, [&](Index first, Index count) {
+      if (base_.gradient) of(base_, base_.gradient, first, count) += of(y_, y_.gradient, first, count);
+      for (std::size_t k = 0; k < x_.size(); ++k)  // dx_k += W_k^T dy
+        if (x_[k].gradient)
+          transposed_[k].multiply(gradient_, x_[k].gradients(0), true, first, count, alone(count), nothing);
+    });
+  }
+
+  void accumulate(Range r, Part part) override {
+    static S one = 1;
+    const MatrixMap<S> dy = y_.gradients(r);
+    for (std::size_t k = 0; k < x_.size(); ++k) columns_[k].add_gradient(dy, x_[k].values(r), part);
+    if (has_bias_)
+      columns_.back().add_gradient(dy, MatrixMap<S>(&one, 1, dy.cols(), Eigen::OuterStride<>(0)), part);
+  }
+
+ private:
+  /// Some columns of a value with one matrix for each frame.
+  static MatrixMap<S> of(const Tensor<S>& x, S* base, Index first, Index count) {
+    return {base + first * x.outer, x.shape.features, count, Eigen::OuterStride<>(x.outer)};
+  }
+  bool alone(Index count) const { return count == 1 && y_.shape.batch == 1; }
+
+  std::vector<Tensor<S>> x_;
+  Tensor<S> base_, y_;
+  std::vector<Column<S>> columns_;  // for each x_k, and for the bias
+  bool has_bias_;
+  const std::uint64_t* version_;
+  std::uint64_t copied_version_ = ~std::uint64_t{0};
+  Factor<S> left_;
+  std::vector<Factor<S>> transposed_;
+  std::vector<Right<S>> right_, gradient_;
+};
+
+template <class S>
+std::unique_ptr<Operation<S>> make(const Binding<S>& binding) {
+  return std::make_unique<Affine<S>>(binding);
+}
+
+std::vector<Signature> infer(const Call& call) {
+  const Index terms = call.integer("terms");
+  auto next = static_cast<std::size_t>(terms + call.integer("base"));
+  Shape y{0, call.inputs[0].shape.batch};
+  for (const std::string& block : row_blocks(call.attributes)) {
+    Index rows = 0;
+    for (const char present : block)
+      if (present == '1') rows = call.inputs.at(next++).shape.features;
+    y.features += rows;
+  }
+  return {{y, Extent::Frame}};
+}
+
+}  // namespace
+
+const Registered& affine() {
+  static const Registered type = [] {
+    Registered made;
+    made.name = "affine";
+    made.infer = infer;
+    made.split = by_lanes;
+    made.divides = true;
+    made.make32 = make<float>;
+    made.make64 = make<double>;
+    return made;
+  }();
+  return type;
+}
+
+}  // namespace bptt
