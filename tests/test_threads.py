@@ -395,6 +395,22 @@ def test_a_signal_handler_cannot_use_the_net_it_interrupts() -> None:
     assert_equal(run, twin)
 
 
+def test_a_call_that_is_under_way_lets_only_its_callback_in() -> None:
+    """Wherever in a call a signal handler runs: between two of the core's calls, too."""
+    run, twin = Run(), Run()
+    with run.bp._net.exclusive:
+        for call in (run.bp.reset_state, run.bp.save, run.bp.predict):
+            with pytest.raises(bptt.UsageError, match="signal handler"):
+                call("deep")
+        with run.bp._net.lent():
+            run.bp.reset_state("deep")
+        with pytest.raises(bptt.UsageError, match="signal handler"):
+            run.bp.reset_state("deep")
+    run.fit(3)
+    twin.fit(3)
+    assert_equal(run, twin)
+
+
 # ---- one net, a team of threads
 
 

@@ -11,7 +11,9 @@ void bind_exclusive(py::module_& m) {
       .def(
           "__exit__",
           [](Exclusive& e, const py::object&, const py::object&, const py::object&) { e.leave(); },
-          py::arg("type"), py::arg("value"), py::arg("traceback"));
+          py::arg("type"), py::arg("value"), py::arg("traceback"))
+      .def("lend", &Exclusive::lend, "Inside: let a function of the user's enter.")
+      .def("take_back", &Exclusive::take_back, py::arg("before"), "After it, with what `lend` returned.");
 }
 
 template <class S>

@@ -103,6 +103,14 @@ class Exclusive:
         ...
     def __init__(self) -> None:
         ...
+    def lend(self) -> int:
+        """
+        Inside: let a function of the user's enter.
+        """
+    def take_back(self, before: typing.SupportsInt | typing.SupportsIndex) -> None:
+        """
+        After it, with what `lend` returned.
+        """
 class Team:
     """
     The threads that share the large windows of a net.

@@ -109,7 +109,7 @@ class SavedTraining:
             and described["learning_rate"] == self.optimizer["learning_rate"]
             and self.learning_rate != described["learning_rate"]
         ):
-            train.learning_rate = self.learning_rate
+            train.assign(self.learning_rate)
 
 
 @dataclass(frozen=True)

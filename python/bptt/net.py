@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -65,6 +66,15 @@ class Net:
             net.next_frame = self.next_frame
             net.trainings = [each.saved() for each in self.trainings]
         return net
+
+    @contextmanager
+    def lent(self) -> Iterator[None]:
+        """Within a method that has the net to itself: a function of the user's may use it."""
+        before = self.exclusive.lend()
+        try:
+            yield
+        finally:
+            self.exclusive.take_back(before)
 
     def open_trace(self, depth: str, frames: int) -> Trace:
         """Begin the trace of a mode whose windows have this many frames."""

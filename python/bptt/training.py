@@ -102,8 +102,12 @@ class TrainingOperation:
     def learning_rate(self, rate: float) -> None:
         net = self.loss.trace.net
         with net.exclusive:
-            self.assigned_rate = positive("the learning rate", rate, net.numerics)
-            self.core.plan([self.assigned_rate])
+            self.assign(positive("the learning rate", rate, net.numerics))
+
+    def assign(self, rate: float) -> None:
+        """Set the learning rate, for those that have the net to themselves."""
+        self.assigned_rate = rate
+        self.core.plan([rate])
 
     @property
     def scheduled(self) -> bool:
@@ -227,7 +231,8 @@ def fit(
             done += count
             net.next_frame = (start + done * depth) % length  # for the callback and the checkpoint
             if callback and done % every == 0:
-                stopped = bool(callback(done, float(losses[-1][-1])))
+                with net.lent():
+                    stopped = bool(callback(done, float(losses[-1][-1])))
             if path is not None and (
                 stopped or done == steps or (period is not None and done % period == 0)
             ):
