@@ -104,6 +104,17 @@ void bind_graph(py::module_& m) {
           },
           "By name: the value at t-1, and the one at t that owns its numbers.")
       .def(
+          "stages",
+          [](const Graph& g, const std::vector<Value>& values) {
+            std::vector<std::pair<std::vector<int>, bool>> all;
+            for (const Stage& stage : schedule(g, g.ancestors(values)))
+              all.emplace_back(stage.nodes, stage.stepwise);
+            return all;
+          },
+          py::arg("values"),
+          "What these values need, in running order: the nodes that run together, and whether they go frame by\n"
+          "frame.")
+      .def(
           "placeholders_of",
           [](const Graph& g, const std::vector<Value>& values) {
             const std::vector<bool> needed = g.ancestors(values);

@@ -79,6 +79,11 @@ class Graph:
         ...
     def shape(self, value: typing.SupportsInt | typing.SupportsIndex) -> tuple[int, int]:
         ...
+    def stages(self, values: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex]) -> list[tuple[list[int], bool]]:
+        """
+        What these values need, in running order: the nodes that run together, and whether they go frame by
+        frame.
+        """
     def tie(self, past: typing.SupportsInt | typing.SupportsIndex, value: typing.SupportsInt | typing.SupportsIndex) -> int:
         ...
     def variable(self, name: str, features: typing.SupportsInt | typing.SupportsIndex, batch: typing.SupportsInt | typing.SupportsIndex) -> int:

@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from bptt import arrays, checkpoint, fetching, streaming, training
 from bptt.checkpoint import Checkpoint, SavedTraining
+from bptt.drawing import Graphs
 from bptt.errors import BpttError, CheckpointError, UsageError, locate
 from bptt.fetching import Feed, Fetch
 from bptt.initializers import Initializer
@@ -264,8 +265,12 @@ class BPTT:
 
     @property
     def graphs(self) -> Mapping[str, tuple[Any, ...]]:
-        """What the frame returned for each mode."""
-        return MappingProxyType({mode: each.returned for mode, each in self._net.traces.items()})
+        """What the frame returned for each mode.
+
+        ``print(bp.graphs)`` shows the stages, shapes and weights of each, and the memory of what
+        was run so far; a notebook draws the deep graph.
+        """
+        return Graphs(self._net)
 
     # Weights and state
 

@@ -141,6 +141,13 @@ class Net:
                 f"no memory for the {trace.depth} graph over {frames} frames ({error})"
             ) from None
 
+    def compiled(self) -> list[tuple[str, int, bool, int]]:
+        """Of each program there is: its mode, frames, whether it has gradients, and its bytes."""
+        return [
+            (key[0], program.frames, key[3] is not None, program.memory)
+            for key, program in self._programs.items()
+        ]
+
     # State
 
     def reset_state(self, depth: str, lane: int | None) -> None:
