@@ -112,8 +112,8 @@ void bind_graph(py::module_& m) {
             return all;
           },
           py::arg("values"),
-          "What these values need, in running order: the nodes that run together, and whether they go frame by\n"
-          "frame.")
+          "What these values need, in running order: the nodes that run together, and whether they go frame\n"
+          "by frame.")
       .def(
           "placeholders_of",
           [](const Graph& g, const std::vector<Value>& values) {
