@@ -81,8 +81,8 @@ class Graph:
         ...
     def stages(self, values: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex]) -> list[tuple[list[int], bool]]:
         """
-        What these values need, in running order: the nodes that run together, and whether they go frame by
-        frame.
+        What these values need, in running order: the nodes that run together, and whether they go frame
+        by frame.
         """
     def tie(self, past: typing.SupportsInt | typing.SupportsIndex, value: typing.SupportsInt | typing.SupportsIndex) -> int:
         ...
