@@ -1683,6 +1683,7 @@ NO_WAY_IN = {
     "schedules.described": "called by save",
     "schedules.rate_of": "called by fit",
     "ClipByValue.build": "called by minimize",
+    "TrainingOperation.assign": "called by minimize",
     "ClipByGlobalNorm.build": "called by minimize",
     "layers.rnn(output)": "anything is true or false",
     "layers.lstm(coupled)": "anything is true or false",
