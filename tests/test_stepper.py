@@ -176,6 +176,7 @@ def test_results_are_copies() -> None:
     both[0][...] = np.nan
     bp.step(array)
     stepper = bp.stepper()
+    stepper.inputs[0][...] = array
     stepper()
     assert not stepper.output.flags.writeable
 

@@ -38,6 +38,7 @@ _KINDS = {"float32": ("F32", "<f4"), "float64": ("F64", "<f8")}  # safetensors' 
 _DEPTHS = ("deep", "shallow")
 _LARGEST_HEADER = 100_000_000  # bytes; safetensors' own bound
 _INT64, _UINT64 = 2**63, 2**64
+_STEPS = 2**53  # as many as a float64 tells apart, and far from where counting on would overflow
 _parts: Callable[[bytes], list[tuple[str, dict[str, Any]]]] = deserialize
 
 
@@ -437,7 +438,7 @@ def _check(about: dict[str, Any]) -> None:
         raise _Unfit("no list of training operations")
     for training in about["trainings"]:
         _fields(training, "learning_rate moments optimizer steps", "training operations")
-        _integer(training["steps"], "number of steps", 0, _INT64)
+        _integer(training["steps"], "number of steps", 0, _STEPS)
         moments, optimizer = training["moments"], training["optimizer"]
         if not isinstance(moments, list) or not isinstance(optimizer, dict):
             raise _Unfit("a training operation without its moments, or its optimizer")
