@@ -574,3 +574,51 @@ def test_keys_that_are_there_twice(saved: Path) -> None:
         saved.write_bytes(content)
         with pytest.raises(bptt.CheckpointError, match="a key twice"):
             bptt.load(saved, frame)
+
+
+CELLS: dict[str, Callable[[bptt.BPTT, bptt.Symbol], bptt.Symbol]] = {
+    "rnn": lambda bp, x: bptt.layers.rnn(bp, x, 3, output=True),
+    "rnn, relu": lambda bp, x: bptt.layers.rnn(bp, x, 3, activation="relu"),
+    "gru, reset after": lambda bp, x: bptt.layers.gru(bp, x, 3),
+    "gru, reset before": lambda bp, x: bptt.layers.gru(bp, x, 3, reset="before"),
+    "lstm": lambda bp, x: bptt.layers.lstm(bp, x, 3)[1],
+    "lstm, diagonal": lambda bp, x: bptt.layers.lstm(bp, x, 3, peephole="diagonal")[1],
+    "lstm, full": lambda bp, x: bptt.layers.lstm(bp, x, 3, peephole="full")[1],
+    "lstm, coupled": lambda bp, x: bptt.layers.lstm(bp, x, 3, coupled=True)[1],
+    "lstm, projected": lambda bp, x: bptt.layers.lstm(bp, x, 3, projection=2)[1],
+}
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("cell", CELLS)
+def test_every_cell_goes_on_bit_for_bit(tmp_path: Path, cell: str, dtype: str) -> None:
+    """Saved after 7 windows, in another net: the losses, weights and states of 16 in one go."""
+    wave = np.sin(0.3 * np.arange(51))
+    data = [wave[:-1], wave[1:]]
+
+    def of_cell(bp: bptt.BPTT, depth: str) -> tuple[bptt.Symbol, ...]:
+        x, y = bp.placeholder((1, 1)), bp.placeholder((1, 1))
+        noisy = x + bp.random_normal((1, 1), stddev=0.1)
+        return x, y, bptt.layers.dense(bp, CELLS[cell](bp, noisy), 1)
+
+    def trained(bp: bptt.BPTT, windows: int) -> list[np.ndarray]:
+        _, y, out = bp.graphs["deep"]
+        train = bp.minimize(bptt.reduce_mean(bptt.square(out - y)), bptt.Adam(0.01))
+        return [bp.fit(train, data, steps=windows, start=bp.next_frame).loss]
+
+    def net() -> bptt.BPTT:
+        bp = bptt.BPTT(seed=1, dtype=dtype)
+        bp.generate_graphs(of_cell, num_loops=4)
+        return bp
+
+    whole, first = net(), net()
+    expected = trained(whole, 16)
+    begun = trained(first, 7)
+    first.save(tmp_path / "net")
+    second = bptt.load(tmp_path / "net", of_cell)
+    found = [*begun, *trained(second, 9)]
+    np.testing.assert_array_equal(np.concatenate(found), expected[0], strict=True)
+    for name in whole.parameters:
+        np.testing.assert_array_equal(second.parameters[name], whole.parameters[name], strict=True)
+    for name, value in whole.state["deep"].items():
+        np.testing.assert_array_equal(second.state["deep"][name], value, strict=True)
