@@ -27,7 +27,7 @@ import numpy.typing as npt
 import bptt
 from common import check, clock, peers, report, shell
 from common.cases import CASES, given
-from common.ours import HAS_THREADS, Ours
+from common.ours import Ours
 
 GOAL, TEAM_GOAL = 1.8, 1.75
 FEATURES, WIDTH, BATCH, T = 8, 64, 16, 20
@@ -166,10 +166,7 @@ def main() -> None:
     goals = [two_nets(50 if options.short else 500, options.rounds)]
     if options.short:
         options.cases, options.processes = "C", 1
-    if HAS_THREADS:
-        goals += one_net(options.cases, options.processes, 3, options.seconds)
-    else:
-        print("one net: this bptt takes no threads=, left out")
+    goals += one_net(options.cases, options.processes, 3, options.seconds)
     report.finish(options, goals)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import sys
 from pathlib import Path
 from typing import Any, Literal
@@ -15,7 +14,6 @@ sys.path.append(str(Path(__file__).parents[2] / "tests"))
 from frames import LSTM, RNN  # the cells that the tests hold against each other
 
 CELLS = {"rnn": RNN, "lstm": LSTM}
-HAS_THREADS = "threads" in inspect.signature(bptt.BPTT).parameters
 
 
 class Ours:
@@ -44,8 +42,7 @@ class Ours:
             activation = bptt.sigmoid if case.activation else None
             return x, y, bptt.layers.dense(bp, h, case.outputs, activation=activation, name="")
 
-        extra = {"threads": threads} if HAS_THREADS else {}
-        self.bp = bp = bptt.BPTT(seed=0, dtype=dtype, **extra)
+        self.bp = bp = bptt.BPTT(seed=0, dtype=dtype, threads=threads)
         graph = bp.generate_graphs(frame, num_loops=case.frames)[bp.DEEP]
         self.loss = bptt.reduce_mean(bptt.square(graph[2] - graph[1]))
         adam = bptt.Adam(LEARNING_RATE, BETA1, BETA2, EPSILON, epsilon_hat=False)
