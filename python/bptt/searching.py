@@ -178,10 +178,8 @@ def _tried(build: Build, calls: list[Any], jobs: int | None, retries: int) -> Ge
                 raise
         finally:
             if hasattr(results, "close"):
-                with warnings.catch_warnings():
-                    warnings.simplefilter(
-                        "ignore"
-                    )  # of work that is thrown away: it is meant to be
+                with warnings.catch_warnings():  # of work thrown away, as it is meant to be
+                    warnings.simplefilter("ignore")
                     results.close()
 
 
