@@ -227,4 +227,5 @@ def draw_state(bp: bptt.BPTT, rng: np.random.Generator, scale: float = 0.5) -> N
 
 def gradients_of_everything(bp: bptt.BPTT, loss: Any, feed: Any) -> dict[str, np.ndarray]:
     """By name, of all weights and of all that is fed: the placeholders and the incoming state."""
-    return dict(bp.gradients(loss, feed, wrt=[*bp.parameters, *feed]))
+    symbols = [key for key in feed if not isinstance(key, str)]  # no resets, no masks
+    return dict(bp.gradients(loss, feed, wrt=[*bp.parameters, *symbols]))

@@ -45,6 +45,9 @@ class Tape:
     """All values of one window, each after those it was computed from."""
 
     frames: int
+    valid: Array  # (time, lanes): what is there; sums over lanes or frames leave the rest out
+    counted: Array  # (time, lanes): those of them that losses are made of
+    now: int = 0  # the frame that is computed
     values: list[Value] = field(default_factory=list)
     # With a generator here every value is off by a random `noise` of itself, as rounding would
     # have it: how far results move then says how well conditioned they are.
@@ -157,14 +160,15 @@ def framewise(operation):
         sequences = [operand for operand in operands if isinstance(operand, Frames)]
         if not sequences:
             return operation(*operands, **attributes)
-        return Frames(
-            [
+        results = []
+        for t in range(len(sequences[0].values)):
+            sequences[0].values[t].tape.now = t
+            results.append(
                 operation(
                     *(o.values[t] if isinstance(o, Frames) else o for o in operands), **attributes
                 )
-                for t in range(len(sequences[0].values))
-            ]
-        )
+            )
+        return Frames(results)
 
     apply.__doc__ = operation.__doc__
     return apply
@@ -375,9 +379,16 @@ def reduce_mean(v, axis=None):
 
 @framewise
 def reduce_frame(x, axis, mean):
-    total = x.array.sum(axis=axis, keepdims=True)
-    share = total.size / x.array.size if mean else 1.0
-    return record(share * total, (x, lambda g: share * g * np.ones_like(x.array)))
+    there = np.ones(x.shape[1], dtype=bool)
+    lanes = x.tape.valid[x.tape.now]
+    if axis != 0 and x.extent == "frame" and x.shape[1] == len(lanes) > 1:
+        there = lanes
+    total = np.where(there, x.array, 0.0).sum(axis=axis, keepdims=True)
+    features, lanes = (1 if axis == 1 else x.shape[0]), (1 if axis == 0 else there.sum())
+    share = 1.0 / max(features * lanes, 1) if mean else 1.0
+    return record(
+        share * total, (x, lambda g: np.where(there, share * g * np.ones_like(x.array), 0.0))
+    )
 
 
 def reduce_window(v, mean):
@@ -389,13 +400,46 @@ def reduce_window(v, mean):
         values = [v] * v.tape.frames  # it stands for its value at every frame
     else:
         values = [v]
-    share = 1.0 / builtins.sum(value.array.size for value in values) if mean else 1.0
-    total = builtins.sum(value.array.sum() for value in values)
+    tape = values[0].tape
+    rows = [columns(value, tape.counted[t]) for t, value in enumerate(values)]
+    if isinstance(v, Value) and v.extent == "window":
+        rows = [np.ones(v.shape[1], dtype=bool)]
+    if isinstance(v, Value) and v.extent == "constant":  # it has no lanes of its own
+        rows = [np.full(v.shape[1], row.any()) for row in tape.counted]
+    terms = builtins.sum(row.sum() for row in rows) * values[0].shape[0]
+    share = (1.0 / terms if terms else 0.0) if mean else 1.0
+    total = builtins.sum(
+        np.where(row, x.array, 0.0).sum() for x, row in zip(values, rows, strict=True)
+    )
     reduced = record(
-        [[share * total]], *((x, lambda g, x=x: share * g * np.ones_like(x.array)) for x in values)
+        [[share * total]],
+        *(
+            (x, lambda g, x=x, row=row: np.where(row, share * g * np.ones_like(x.array), 0.0))
+            for x, row in zip(values, rows, strict=True)
+        ),
     )
     reduced.extent = "window"
     return reduced
+
+
+def columns(value: Value, lanes: Array) -> Array:
+    """Which columns of a frame value count: its lanes', or those of a value that all share."""
+    if value.shape[1] == len(lanes):
+        return lanes
+    assert value.shape[1] == 1 or lanes.all() == lanes.any(), "whose lanes are these?"
+    return np.full(value.shape[1], lanes.any())
+
+
+@framewise
+def choose(a, b, columns):
+    """The columns of `a` where the row is set, and of `b` where it is not."""
+    result = record(
+        np.where(columns, a.array, b.array),
+        (a, lambda g: np.where(columns, g, 0.0)),
+        (b, lambda g: np.where(columns, 0.0, g)),
+    )
+    result.extent = "frame"
+    return result
 
 
 class layers:
@@ -504,8 +548,10 @@ class Frame:
 
     DEEP, SHALLOW = "deep", "shallow"
 
-    def __init__(self, tape, weights, past, data, noise):
+    def __init__(self, tape, weights, past, data, noise, resets):
         self.tape = tape
+        self.resets = resets  # (lanes,): where the past is the starting value
+        self.patched: dict[str, Value] = {}  # the past values as they are seen
         self.weights: dict[str, Value] = weights
         self.past: dict[str, Value] = past
         self.named: dict[str, Value] = {}
@@ -545,7 +591,14 @@ class Frame:
         self.scopes = self.scopes[:-1] if name else self.scopes
 
     def get_past_variable(self, name, starting_value):
-        return self.past[name]
+        if name not in self.patched:
+            past = self.past[name]
+            resets = self.resets if past.shape[1] == len(self.resets) else self.resets.all()
+            start = starting_value
+            if not isinstance(start, Value):
+                start = self.constant(start)
+            self.patched[name] = choose(start, past, resets) if np.any(resets) else past
+        return self.patched[name]
 
     def name_variable(self, name, v):
         assert name not in self.named, f"{name} is named twice"
@@ -587,25 +640,41 @@ def unroll(
     depth: str = "deep",
     rounding: np.random.Generator | None = None,
     rounding_noise: float = 0.0,
+    resets: Array | None = None,
+    masks: Array | None = None,
+    counted: int = 0,
 ) -> Window:
     """Runs `frame(bp, depth, f)` for all frames, then `loss(f, *returned)` backward through them.
 
     weights, state: name -> array; the state comes in, nothing is changed.
     data, noise: for each placeholder and each random call, in order, (time, features, batch).
     frames: only needed where there are no data to tell.
+    resets: (time, lanes), True where the past values are the starting values.
+    masks: (time, lanes), False where the state stands still and nothing is part of a mean or sum.
+    counted: from this frame on the window counts in its loss.
     """
     functions = sys.modules[__name__]
     T = frames if frames is not None else len([*data, *noise][0])
-    tape = Tape(T, rounding=rounding, noise=rounding_noise)
+    lanes = max([x.shape[2] for x in data] + [x.shape[1] for x in state.values()], default=1)
+    new = np.zeros((T, lanes), dtype=bool) if resets is None else resets
+    valid = np.ones((T, lanes), dtype=bool) if masks is None else masks
+    counts = valid & (np.arange(T) >= counted)[:, None]
+    tape = Tape(T, valid, counts, rounding=rounding, noise=rounding_noise)
     leaves = {name: Value(tape, array, "constant") for name, array in weights.items()}
     incoming = {name: Value(tape, array, "frame") for name, array in state.items()}
 
     past, calls, returned = incoming, [], []
     for t in range(T):
-        bp = Frame(tape, leaves, past, [x[t] for x in data], [x[t] for x in noise])
+        tape.now = t
+        bp = Frame(tape, leaves, past, [x[t] for x in data], [x[t] for x in noise], new[t])
         returned.append(frame(bp, depth, functions))
         calls.append(bp)
-        past = {name: bp.named[name] for name in past}  # the value at t is the past value at t+1
+        past = {  # the value at t is the past value at t+1
+            name: bp.named[name]
+            if valid[t].all()
+            else choose(bp.named[name], bp.patched[name], columns(before, valid[t]))
+            for name, before in past.items()
+        }
 
     symbols = list(zip(*returned, strict=True))
     window = Window(

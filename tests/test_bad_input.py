@@ -230,6 +230,18 @@ def embedded(layer: Any) -> bptt.Sequential:
 TARGETS = np.ones((FRAMES, 3, 1))
 
 
+def row_users() -> Iterator[tuple[str, Callable[..., Any]]]:
+    """Where resets and masks come in."""
+    yield "BPTT.fit", fit
+    yield "BPTT.evaluate", lambda s, **rows: s.bp.evaluate(s.loss, s.data, **rows)
+    yield "BPTT.predict", lambda s, **rows: s.bp.predict(s.data[:1], **rows)
+    yield (
+        "BPTT.generate_feed_dict",
+        lambda s, **rows: s.bp.generate_feed_dict("deep", s.windows, 2, **rows),
+    )
+    yield "BPTT.run", lambda s, **rows: s.bp.run(s.out, {**s.feed, **rows})
+
+
 def array_places() -> Iterator[Place]:
     """Where numbers come in."""
     pairs: list[tuple[str, str, Callable[[Subject, Any], Any], tuple[int, ...]]] = [
@@ -677,6 +689,14 @@ def other_places() -> Iterator[Place]:
     yield place("BPTT.fit", "steps", "endless", lambda s, v: fit(s, steps=v))
     yield place("BPTT.fit", "start", "integer", lambda s, v: fit(s, start=v), 0, FRAMES - 1)
     yield place("BPTT.fit", "every", "integer", lambda s, v: fit(s, every=v, callback=print), 1)
+    yield place("BPTT.fit", "stride", "integer", lambda s, v: fit(s, stride=v), 1, WINDOW)
+    yield place("BPTT.step", "reset", "lanes", lambda s, v: s.bp.step(np.ones((2, 3)), reset=v))
+    for name, use in row_users():
+        for rows in ("resets", "masks"):
+            argument = "feed" if name == "BPTT.run" else rows
+            yield place(
+                name, argument, "rows", lambda s, v, use=use, rows=rows: use(s, **{rows: v})
+            )
     yield place("BPTT.fit", "callback", "function", lambda s, v: fit(s, callback=v))
     yield place("BPTT.fit", "checkpoint", "path", lambda s, v: fit(s, checkpoint=v))
     yield place("BPTT.fit", "metrics", "metrics", lambda s, v: fit(s, metrics=v))
@@ -1285,6 +1305,25 @@ WRONG: dict[str, list[Wrong]] = {
             made=True,
         ),
     ],
+    "rows": [
+        Wrong("of too many lanes", np.ones((FRAMES, 7), dtype=bool), bptt.ShapeError, "7"),
+        Wrong(
+            "of too many frames", np.ones((FRAMES + 1, 3)), bptt.ShapeError, f"({FRAMES + 1}, 3)"
+        ),
+        Wrong("turned", np.ones((3, FRAMES), dtype=bool), bptt.ShapeError, f"(3, {FRAMES})"),
+        Wrong("a number", 5, bptt.ShapeError),
+        Wrong("text", "yes", message="real numbers"),
+        Wrong("halves", lambda s, p: np.full((rows_of(p), 3), 0.5), message="0.5", made=True),
+        Wrong("NaN", lambda s, p: np.full((rows_of(p), 3), np.nan), message="nan", made=True),
+    ],
+    "lanes": [
+        Wrong("of too many lanes", np.ones(7, dtype=bool), bptt.ShapeError, "7"),
+        Wrong("of frames", np.ones((2, 3), dtype=bool), bptt.ShapeError, "(2, 3)"),
+        Wrong("a number", 5, bptt.ShapeError),
+        Wrong("text", "yes", message="real numbers"),
+        Wrong("halves", np.full(3, 0.5), message="0.5"),
+        Wrong("NaN", np.full(3, np.nan), message="nan"),
+    ],
     "optimizer": [
         Wrong(str(value), value)
         for value in (None, 5, "adam", [], bptt.Adam, bptt.ClipByValue(1.0))
@@ -1382,6 +1421,10 @@ WRONG["export path"] = [
     replace(wrong, error=InterchangeError) if wrong.error is bptt.CheckpointError else wrong
     for wrong in WRONG["path"]
 ]
+
+
+def rows_of(place: Place) -> int:
+    return WINDOW if place.name in ("BPTT.generate_feed_dict", "BPTT.run") else FRAMES
 
 
 def wrong_with(place: Place) -> Iterator[Wrong]:

@@ -7,6 +7,8 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include <optional>
+
 #include "optimise/training.h"
 
 namespace bptt::bind {
@@ -69,6 +71,16 @@ Sequence<S> sequence(const Array<S>& array, Shape shape) {
           array.strides(0) / bytes,
           array.strides(1) / bytes,
           array.strides(2) / bytes};
+}
+
+/// A packed array (time, batch) of yes and no; it must outlive the flags.
+using FlagArray = py::array_t<bool, static_cast<int>(py::array::c_style)>;
+inline Flags flags(const std::optional<FlagArray>& array, Index lanes) {
+  if (!array) return {};
+  if (array->ndim() != 2 || array->shape(0) < 1 || array->shape(1) != lanes)
+    throw ShapeError("expected an array (time, " + std::to_string(lanes) + "), got shape " +
+                     shape_of(*array));
+  return {array->data(), array->shape(0), lanes};
 }
 
 /// An uninitialised (time, features, batch) array in the core's layout: features fastest.

@@ -65,10 +65,15 @@ void bind_graph(py::module_& m) {
           py::arg("array"))
       .def(
           "past",
-          [](Graph& g, const std::string& name, Index features, Index batch) {
-            return g.past(name, {features, batch});
+          [](Graph& g, const std::string& name, Index features, Index batch, std::optional<Value> start) {
+            if (!start)
+              start = g.constant({features, 1}, std::vector<double>(static_cast<std::size_t>(features)));
+            const Value past = g.past(name, {features, batch});
+            g.begin(past, *start);
+            return past;
           },
-          py::arg("name"), py::arg("features"), py::arg("batch"))
+          py::arg("name"), py::arg("features"), py::arg("batch"), py::arg("start") = std::nullopt,
+          "Without a start it begins at zero.")
       .def(
           "append",
           [](Graph& g, const std::string& name, const std::vector<Value>& inputs,
@@ -103,6 +108,7 @@ void bind_graph(py::module_& m) {
             return all;
           },
           "By name: the value at t-1, and the one at t that owns its numbers.")
+      .def_property_readonly("lanes", &Graph::lanes, "How many sequences go side by side.")
       .def(
           "stages",
           [](const Graph& g, const std::vector<Value>& values) {

@@ -53,6 +53,20 @@ void bind_program(py::module_& m) {
           },
           py::arg("name"), py::arg("array"))
       .def(
+          "mark",
+          [](P& p, const std::optional<FlagArray>& resets, const std::optional<FlagArray>& masks) {
+            const auto rows = [&](const std::optional<FlagArray>& array) {
+              const Flags found = flags(array, p.marks().lanes());
+              if (array && found.frames != p.frames())
+                throw ShapeError("expected " + std::to_string(p.frames()) +
+                                 " frames, got an array of shape " + shape_of(*array));
+              return found.data;
+            };
+            p.mark(rows(resets), rows(masks));
+          },
+          py::arg("resets") = std::nullopt, py::arg("masks") = std::nullopt,
+          "Where lanes begin anew, and which frames are valid, (frames, lanes); after feeding.")
+      .def(
           "forward",
           [](P& p, std::uint64_t frame) {
             Pulse pulse = signals();
@@ -67,7 +81,16 @@ void bind_program(py::module_& m) {
           },
           py::call_guard<py::gil_scoped_release>())
       .def(
-          "value", [](const P& p, Value v) { return to_numpy(p.tensor(v), p.frames()); }, py::arg("value"))
+          "value",
+          [](const P& p, Value v) {
+            const Tensor<S>& from = p.tensor(v);
+            if (from.extent == Extent::Window) return to_numpy<S>(from.values(0));
+            py::array_t<S> array = window<S>(p.frames(), from.shape);
+            p.copy(v, array.mutable_data());
+            return array;
+          },
+          py::arg("value"),
+          "(time, features, batch), a constant at each frame; a window value as (features, batch).")
       .def(
           "last", [](const P& p, const std::string& name) { return to_numpy<S>(p.last(name)); },
           py::arg("name"))

@@ -22,21 +22,29 @@ Pulse signals() {
 namespace {
 
 template <class S>
-std::vector<Sequence<S>> sequences(const Program<S>& program, const std::vector<Array<S>>& data) {
+Data<S> data_of(const Program<S>& program, const std::vector<Array<S>>& data,
+                const std::optional<FlagArray>& resets, const std::optional<FlagArray>& masks) {
   if (data.size() != program.placeholders().size())
     throw UsageError("expected " + std::to_string(program.placeholders().size()) + " arrays, got " +
                      std::to_string(data.size()));
-  std::vector<Sequence<S>> all;
+  const Index lanes = program.marks().lanes();
+  Data<S> all{{}, flags(resets, lanes), flags(masks, lanes)};
   for (std::size_t i = 0; i < data.size(); ++i)
-    all.push_back(sequence(data[i], program.tensor(program.placeholders()[i]).shape));
+    all.sequences.push_back(sequence(data[i], program.tensor(program.placeholders()[i]).shape));
   return all;
 }
 
 template <class S>
 py::array_t<S> fit_windows(Program<S>& program, State<S>& state, std::optional<Training<S>*> training,
                            const std::vector<Array<S>>& data, Index start, Index steps,
-                           const std::vector<Value>& watched, std::vector<py::array_t<S>> room) {
-  const std::vector<Sequence<S>> all = sequences(program, data);
+                           const std::vector<Value>& watched, std::vector<py::array_t<S>> room,
+                           const std::optional<FlagArray>& resets, const std::optional<FlagArray>& masks,
+                           std::optional<Index> stride) {
+  Data<S> all = data_of(program, data, resets, masks);
+  const Index by = stride.value_or(program.frames());
+  if (by < 1 || by > program.frames())
+    throw UsageError("a stride is from 1 to " + std::to_string(program.frames()) + " frames, got " +
+                     std::to_string(by));
   std::vector<S> losses(static_cast<std::size_t>(steps));
   std::vector<std::pair<const S*, S*>> copies;  // from the program, to the array
   if (watched.size() != room.size()) throw UsageError("there is not as much room as is watched");
@@ -49,7 +57,7 @@ py::array_t<S> fit_windows(Program<S>& program, State<S>& state, std::optional<T
   {
     const py::gil_scoped_release release;
     Pulse pulse = signals();
-    fit(program, state, training.value_or(nullptr), all, start, losses, pulse, [&](Index window) {
+    fit(program, state, training.value_or(nullptr), all, start, by, losses, pulse, [&](Index window) {
       for (const auto& [from, to] : copies) to[window] = *from;
     });
   }
@@ -59,17 +67,17 @@ py::array_t<S> fit_windows(Program<S>& program, State<S>& state, std::optional<T
 template <class S>
 std::vector<py::array_t<S>> predict_frames(Program<S>& program, State<S>& state,
                                            const std::vector<Array<S>>& data,
-                                           const std::vector<Value>& outputs, std::optional<Index> frames) {
-  const std::vector<Sequence<S>> all = sequences(program, data);
-  if (!frames && all.empty()) throw UsageError("without inputs, say how many frames to run");
-  const Index windows = frames.value_or(all.empty() ? 0 : all[0].frames) / program.frames();
+                                           const std::vector<Value>& outputs, std::optional<Index> frames,
+                                           const std::optional<FlagArray>& resets,
+                                           const std::optional<FlagArray>& masks) {
+  Data<S> all = data_of(program, data, resets, masks);
+  if (!frames && data.empty()) throw UsageError("without inputs, say how many frames to run");
+  const Index windows = frames.value_or(data.empty() ? 0 : all.sequences[0].frames) / program.frames();
   std::vector<py::array_t<S>> arrays;
-  std::vector<std::pair<Tensor<S>, Tensor<S>>> copies;  // from the program, to the array
+  std::vector<std::pair<Value, S*>> copies;  // from the program, to the array
   for (const Value v : outputs) {
-    const Tensor<S>& from = program.tensor(v);
-    arrays.push_back(window<S>(windows * program.frames(), from.shape));
-    copies.push_back(
-        {from, {arrays.back().mutable_data(), nullptr, from.shape, Extent::Frame, from.shape.features}});
+    arrays.push_back(window<S>(windows * program.frames(), program.tensor(v).shape));
+    copies.emplace_back(v, arrays.back().mutable_data());
   }
   const py::gil_scoped_release release;
   Pulse pulse = signals();
@@ -77,7 +85,7 @@ std::vector<py::array_t<S>> predict_frames(Program<S>& program, State<S>& state,
       program, state, all, windows,
       [&](Index w) {
         for (const auto& [from, to] : copies)
-          for (Index t = 0; t < program.frames(); ++t) to.values(w * program.frames() + t) = from.values(t);
+          program.copy(from, to + w * program.frames() * program.tensor(from).shape.size());
       },
       pulse);
   return arrays;
@@ -137,14 +145,17 @@ void bind_training(py::module_& m) {
           },
           py::arg("moment"), py::arg("weight"), py::arg("array"));
 
-  m.def(
-      "fit", &fit_windows<S>, py::arg("program"), py::arg("state"), py::arg("training"), py::arg("data"),
-      py::arg("start"), py::arg("steps"), py::kw_only(), py::arg("watched") = std::vector<Value>{},
-      py::arg("room") = std::vector<py::array_t<S>>{},
-      "Trains on consecutive windows (training None: only runs them); returns their losses. Of window values "
-      "that are watched it fills the arrays, one number for each window.");
+  m.def("fit", &fit_windows<S>, py::arg("program"), py::arg("state"), py::arg("training"), py::arg("data"),
+        py::arg("start"), py::arg("steps"), py::kw_only(), py::arg("watched") = std::vector<Value>{},
+        py::arg("room") = std::vector<py::array_t<S>>{}, py::arg("resets") = std::nullopt,
+        py::arg("masks") = std::nullopt, py::arg("stride") = std::nullopt,
+        "Trains on windows, each `stride` frames after the one before (a window's length), by the loss of "
+        "their "
+        "last `stride` frames; training None: only runs them. Returns the losses. Of window values that are "
+        "watched it fills the arrays, one number for each window.");
   m.def("predict", &predict_frames<S>, py::arg("program"), py::arg("state"), py::arg("data"),
-        py::arg("outputs"), py::arg("frames") = std::nullopt,
+        py::arg("outputs"), py::arg("frames") = std::nullopt, py::kw_only(), py::arg("resets") = std::nullopt,
+        py::arg("masks") = std::nullopt,
         "Runs so many frames (all of the data); returns each output as (time, features, batch).");
 }
 

@@ -96,6 +96,19 @@ Value Graph::past(const std::string& name, Shape shape) {
   return v;
 }
 
+void Graph::begin(Value past, Value start) {
+  Recurrence& recurrence = recurrences_[static_cast<std::size_t>(info(past).origin)];
+  const auto& [begun, extent] = info(start).signature;
+  const Shape shape = this->shape(past);
+  if (extent != Extent::Constant)
+    throw UsageError("the starting value of '" + recurrence.name +
+                     "' must not change in time: it is made of variables and constants");
+  if (!(begun == shape) && !(begun == Shape{shape.features, 1}))
+    throw ShapeError("the starting value of '" + recurrence.name + "' has shape " + to_string(begun) +
+                     ", but its past value has shape " + to_string(shape));
+  recurrence.start = start;
+}
+
 std::vector<Value> Graph::append(const OpType& type, const std::vector<Value>& inputs,
                                  Attributes attributes) {
   Call call{{}, attributes};
@@ -133,6 +146,13 @@ Value Graph::tie(Value past, Value value, const OpType& expand) {
   return recurrence.named;
 }
 
+Index Graph::lanes() const {
+  Index lanes = 1;
+  for (const Value v : placeholders_) lanes = std::max(lanes, shape(v).batch);
+  for (const Recurrence& r : recurrences_) lanes = std::max(lanes, shape(r.past).batch);
+  return lanes;
+}
+
 const ValueInfo& Graph::info(Value v) const {
   if (v < 0 || v >= size()) throw UsageError("no such value in this graph");
   return values_[static_cast<std::size_t>(v)];
@@ -162,6 +182,7 @@ std::vector<bool> Graph::ancestors(const std::vector<Value>& roots) const {
       if (recurrence->named < 0)
         throw UsageError("the past value '" + recurrence->name + "' was never named");
       open.push_back(recurrence->named);
+      open.push_back(recurrence->start);
     }
     if (value.source == Source::Operation) {
       const std::vector<Value>& inputs = nodes_[static_cast<std::size_t>(value.origin)].inputs;

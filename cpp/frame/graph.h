@@ -99,6 +99,8 @@ struct OpType {
   Split (*split)(const Call&) = [](const Call&) { return Split::None; };
   /// Whether accumulate does the share that it is asked for. Otherwise it is asked for the whole.
   bool divides = false;
+  /// Whether accumulate reads the outputs' values.
+  bool (*rereads)(const Attributes&) = [](const Attributes&) { return true; };
 
   bool is_cell() const { return first_weight != std::numeric_limits<std::size_t>::max(); }
 };
@@ -118,10 +120,12 @@ struct ValueInfo {
   int origin;  // index into nodes(), placeholders(), variables(), constants() or recurrences(), by source
 };
 
-/// A past value (t-1) and, once tied, the value at t that it is the past of.
+/// A past value (t-1), what it is where a sequence begins, once that is said, and, once tied, the value at t that it is the
+/// past of.
 struct Recurrence {
   std::string name;
   Value past;
+  Value start = -1;  // constant in time; of one column for every lane, or one for each
   Value named = -1;
 };
 
@@ -132,6 +136,8 @@ class Graph {
   /// `numbers` is column-major, features fastest.
   Value constant(Shape, std::vector<double> numbers);
   Value past(const std::string& name, Shape);
+  /// Where a past value begins: at what is constant in time, of its shape or of one column.
+  void begin(Value past, Value start);
   /// Appends one operation; returns its outputs.
   std::vector<Value> append(const OpType&, const std::vector<Value>& inputs, Attributes = {});
   /// Declares `value` at t to be `past` at t+1. Each recurrence lives in a buffer that one operation writes,
@@ -144,6 +150,8 @@ class Graph {
   Shape shape(Value v) const { return info(v).signature.shape; }
   Extent extent(Value v) const { return info(v).signature.extent; }
   Value size() const { return static_cast<Value>(values_.size()); }
+  /// How many sequences go side by side: the largest batch of a placeholder or a past value, or 1.
+  Index lanes() const;
 
   const std::vector<Node>& nodes() const { return nodes_; }
   const std::vector<Value>& placeholders() const { return placeholders_; }

@@ -179,6 +179,7 @@ const Registered& affine() {
     made.infer = infer;
     made.split = by_lanes;
     made.divides = true;
+    made.rereads = [](const Attributes&) { return false; };
     made.make32 = make<float>;
     made.make64 = make<double>;
     return made;

@@ -397,6 +397,7 @@ const Register<Gru> gru{{
     .stacks = {{W_XN, W_XR, W_XZ}, {W_HR, W_HZ, W_HN}, {B_N, B_R, B_Z}},
     .split = by_lanes,
     .divides = true,
+    .rereads = [](const Attributes&) { return false; },
 }};
 
 }  // namespace

@@ -377,6 +377,7 @@ OpType lstm_type() {
                  block(In::W_CI, In::gates - 2)};
   type.split = by_lanes;
   type.divides = true;
+  type.rereads = [](const Attributes& a) { return peephole_of(a) != Peephole::None; };  // c
   return type;
 }
 

@@ -84,6 +84,10 @@ struct Tensor {
   MatrixMap<S> gradients(Range r) const { return map(gradient, r); }
   MatrixMap<S> values(Index t) const { return map(value, {t, t + 1}); }
   MatrixMap<S> gradients(Index t) const { return map(gradient, {t, t + 1}); }
+  /// One column of all: number t * batch + lane.
+  using Column = Eigen::Map<Eigen::Matrix<S, Eigen::Dynamic, 1>>;
+  Column value_column(Index column) const { return {value + column * outer, shape.features}; }
+  Column gradient_column(Index column) const { return {gradient + column * outer, shape.features}; }
 
  private:
   MatrixMap<S> map(S* base, Range range) const {
@@ -92,6 +96,32 @@ struct Tensor {
     return {base + r.begin * shape.size() + r.lane * outer, shape.features, lanes * r.size(),
             Eigen::OuterStride<>(outer)};
   }
+};
+
+/// A yes or no for every lane of every frame of a window.
+struct Rows {
+  Index lanes = 1;                     // of the net
+  const std::uint8_t* each = nullptr;  // lanes x frames; null: yes everywhere
+  const std::uint8_t* any = nullptr;   // by frame: whether it is yes in one of the lanes
+  bool alike = true;                   // in every frame all lanes have the same
+
+  explicit operator bool() const { return each; }
+  /// For one lane of a value with so many of them. A value with one is common to all lanes of the net.
+  bool operator()(Index t, Index lane, Index batch) const {
+    return batch == lanes ? each[t * lanes + lane] : any[t];
+  }
+  /// Throws UsageError for a value with so many lanes, if theirs cannot be told.
+  void require(Index batch) const {
+    if (!alike && batch != lanes && batch != 1)
+      throw UsageError("a mask of " + std::to_string(lanes) + " lanes says nothing of a value with " +
+                       std::to_string(batch) + " columns; it can have one for each lane, or one for all");
+  }
+};
+
+/// What there is in a window. Whoever adds up lanes or frames leaves out what is not there.
+struct Mask {
+  Rows valid;    // the others are padding: their numbers are finite and mean nothing
+  Rows counted;  // those of them that losses are made of
 };
 
 /// Where the window stands in its sequence; noise depends on nothing else.
@@ -134,6 +164,7 @@ struct Binding {
   Index frames;         // of the window
   Scratch<S>& scratch;  // for use in the constructor; what is taken lives as long as the program
   const Clock* clock;   // lives as long as the program
+  const Mask* mask;     // and so does this; it changes from window to window
 };
 
 template <class S>

@@ -1,4 +1,7 @@
-// Sums and means: per frame over features and/or lanes, and over a whole window.
+// Sums and means: per frame over features and/or lanes, and over a whole window. What is masked is left out, chosen by
+// the mask rather than multiplied by zero, and a mean is that of the rest.
+#include <algorithm>
+
 #include "ops/operation.h"
 
 namespace bptt {
@@ -15,11 +18,23 @@ class Reduce : public Operation<S> {
   explicit Reduce(const Binding<S>& b)
       : x_(b.inputs[0]),
         y_(b.outputs[0]),
+        mask_(*b.mask),
+        mixes_(!x_.constant() && x_.shape.batch > y_.shape.batch),
         factor_(mean ? S(1) / static_cast<S>(x_.shape.size() / y_.shape.size()) : S(1)) {}
 
   void forward(Range r) override {
     const Range frames = y_.frames(r);
     for (Index t = frames.begin; t < frames.end; ++t) {
+      if (masked()) {
+        auto y = y_.values(t);
+        y.setZero();
+        const S factor = each_valid(t, [&](Index lane) {
+          const auto x = x_.values(t).col(lane);
+          y += x.reshaped(y.rows(), x.size() / y.rows()).rowwise().sum();
+        });
+        y *= factor;
+        continue;
+      }
       const Range frame{t, t + 1, r.lane, r.lanes};
       const auto x = x_.values(frame);
       auto y = y_.values(frame);
@@ -45,6 +60,15 @@ class Reduce : public Operation<S> {
     if (!x_.gradient) return;
     const Range frames = y_.frames(r);
     for (Index t = frames.begin; t < frames.end; ++t) {
+      if (masked()) {
+        const S factor = each_valid(t, [](Index) {});
+        const auto dy = y_.gradients(t);
+        each_valid(t, [&](Index lane) {
+          auto dx = x_.gradients(t).col(lane);
+          dx += factor * dy.replicate(dx.rows() / dy.rows(), 1);
+        });
+        continue;
+      }
       const Range frame{t, t + 1, r.lane, r.lanes};
       const auto dy = y_.gradients(frame);
       auto dx = x_.gradients(frame);
@@ -52,7 +76,25 @@ class Reduce : public Operation<S> {
     }
   }
 
+  /// Whether some of the lanes that are added up may be padding.
+  bool masked() const { return mixes_ && mask_.valid && x_.shape.batch == mask_.valid.lanes; }
+
+  /// Calls f(lane) for the valid lanes of a frame; returns what their sum is multiplied by.
+  template <class F>
+  S each_valid(Index t, F&& f) const {
+    Index count = 0;
+    for (Index lane = 0; lane < x_.shape.batch; ++lane)
+      if (mask_.valid(t, lane, x_.shape.batch)) {
+        ++count;
+        f(lane);
+      }
+    if (!mean || count == 0) return S(1);
+    return S(1) / static_cast<S>(count * x_.shape.features / y_.shape.features);
+  }
+
   Tensor<S> x_, y_;
+  const Mask& mask_;
+  bool mixes_;  // it adds up lanes
   S factor_;
 };
 
@@ -85,13 +127,22 @@ const Register<Mean> mean{reduce_type("mean")};
 
 /// Over all frames of the window, features and lanes: a (1, 1) window value. A constant stands for the same
 /// number at every frame, so it counts as often as there are frames; a window value has no frames to sum
-/// over.
+/// over. A frame counts for a constant, which has no lanes of its own, if it does for one lane.
 template <class S, bool mean>
 class WindowReduce : public Operation<S> {
  public:
-  explicit WindowReduce(const Binding<S>& b) : x_(b.inputs[0]), y_(b.outputs[0]) {}
+  explicit WindowReduce(const Binding<S>& b) : x_(b.inputs[0]), y_(b.outputs[0]), counted_(b.mask->counted) {}
 
-  void forward(Range r) override { *y_.value = factor(r) * x_.values(r).sum(); }
+  void forward(Range r) override {
+    if (!masked()) {
+      *y_.value = factor(r) * x_.values(r).sum();
+      return;
+    }
+    counted_.require(x_.shape.batch);
+    S sum = 0;
+    each_counted(r, [&](Index column) { sum += x_.value_column(column).sum(); });
+    *y_.value = factor(r) * sum;
+  }
 
   void backward(Range r) override {
     if (!x_.constant()) add_gradient(r);
@@ -102,16 +153,42 @@ class WindowReduce : public Operation<S> {
   }
 
  private:
+  /// Whether some of the entries that are added up may not count.
+  bool masked() const { return x_.extent == Extent::Frame && counted_; }
+
+  /// Calls f for each column of x that counts.
+  template <class F>
+  void each_counted(Range r, F&& f) const {
+    const Index batch = x_.shape.batch;
+    for (Index t = r.begin; t < r.end; ++t)
+      for (Index lane = 0; lane < batch; ++lane)
+        if (counted_(t, lane, batch)) f(t * batch + lane);
+  }
+
+  /// What the sum is multiplied by.
   S factor(Range r) const {
-    if (mean) return S(1) / static_cast<S>(x_.shape.size() * x_.frames(r).size());
-    return x_.constant() ? static_cast<S>(r.size()) : S(1);
+    Index columns = x_.shape.batch * x_.frames(r).size(), frames = r.size();
+    if (masked()) {
+      columns = 0;
+      each_counted(r, [&](Index) { ++columns; });
+    } else if (x_.constant() && counted_) {
+      frames = std::count(counted_.any + r.begin, counted_.any + r.end, 1);
+    }
+    if (mean) return columns == 0 ? S(0) : S(1) / static_cast<S>(x_.shape.features * columns);
+    return x_.constant() ? static_cast<S>(frames) : S(1);
   }
 
   void add_gradient(Range r) {  // dx += factor dy
-    if (x_.gradient) x_.gradients(r).array() += factor(r) * *y_.gradient;
+    if (!x_.gradient) return;
+    const S d = factor(r) * *y_.gradient;
+    if (masked())
+      each_counted(r, [&](Index column) { x_.gradient_column(column).array() += d; });
+    else
+      x_.gradients(r).array() += d;
   }
 
   Tensor<S> x_, y_;
+  const Rows& counted_;
 };
 
 OpType window_type(const char* name) {

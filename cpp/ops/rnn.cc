@@ -165,6 +165,7 @@ const Register<Rnn> rnn{{
     .loops = {{1, 0}},
     .split = by_lanes,
     .divides = true,
+    .rereads = [](const Attributes&) { return false; },
 }};
 
 }  // namespace

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <atomic>
 #include <cmath>
+#include <memory>
 #include <sstream>
 #include <vector>
 
@@ -72,9 +73,10 @@ class Training {
   }
   const Weights<S>& weights() const { return weights_; }
 
-  /// After a forward: backward, clip, update. Throws NonFiniteError, with weights and moments as they were, if the
-  /// loss or a gradient is not finite.
+  /// After a forward: backward, clip, update; nothing where no frame counts. Throws NonFiniteError, with weights and
+  /// moments as they were, if the loss or a gradient is not finite.
   void step(Program<S>& program, Pulse& pulse) {
+    if (program.marks().counted() == 0) return;
     if (!std::isfinite(program.loss())) {
       std::ostringstream message;
       message << "the loss of " << window() << " is " << program.loss()
@@ -147,19 +149,43 @@ class Training {
   Block<double> norms_ = Block<double>();  // for clipping
 };
 
-/// One window of each sequence, in the order of the program's placeholders.
+/// A yes or no for each lane of each frame of a sequence, lane fastest; null: there is none.
+struct Flags {
+  const bool* data = nullptr;
+  Index frames = 0, lanes = 1;
+  std::unique_ptr<bool[]> room = {};  // for those of a window
+
+  /// Those of `count` frames, always as many, from `start` on; after the last frame comes the first.
+  const bool* window(Index start, Index count) {
+    if (!data) return nullptr;
+    if (!room) room = std::make_unique<bool[]>(static_cast<std::size_t>(count * lanes));
+    for (Index t = 0; t < count; ++t)
+      std::copy_n(data + (start + t) % frames * lanes, lanes, room.get() + t * lanes);
+    return room.get();
+  }
+};
+
+/// What windows are made of: a sequence for each of the program's placeholders, and where lanes begin anew and are valid.
 template <class S>
-void feed(Program<S>& program, const std::vector<Sequence<S>>& data, Index start) {
-  for (std::size_t i = 0; i < data.size(); ++i)
-    data[i].copy(start, program.frames(), program.tensor(program.placeholders()[i]).value);
-}
+struct Data {
+  std::vector<Sequence<S>> sequences;
+  Flags resets = {}, valid = {};
+
+  /// Feeds the window from frame `start` on. Of its frames those from `counted` on count in losses.
+  void feed(Program<S>& program, Index start, Index counted) {
+    const Index frames = program.frames();
+    for (std::size_t i = 0; i < sequences.size(); ++i)
+      sequences[i].copy(start, frames, program.tensor(program.placeholders()[i]).value);
+    program.mark(resets.window(start, frames), valid.window(start, frames), counted);
+  }
+};
 
 /// One window from frame `start` of the data on: feed, run, carry the state. `middle` is called between the run and
 /// the carrying; if it throws, or the pulse does, state and counter are those before the window.
 template <class S, class F>
-void run_window(Program<S>& program, const Carry<S>& carry, const std::vector<Sequence<S>>& data, Index start,
+void run_window(Program<S>& program, const Carry<S>& carry, Data<S>& data, Index start, Index counted,
                 Pulse& pulse, F&& middle) {
-  feed(program, data, start);
+  data.feed(program, start, counted);
   carry.load();
   program.forward(carry.frame(), pulse);
   pulse.spend(256);
@@ -167,27 +193,28 @@ void run_window(Program<S>& program, const Carry<S>& carry, const std::vector<Se
   carry.store();
 }
 
-/// Runs as many windows as `losses` has room for, from frame `start` on, and writes the loss of each; watch(window) is
-/// called before its update. Without `training` nothing but the state changes.
+/// Runs as many windows as `losses` has room for, from frame `start` on and each `stride` frames after the one before,
+/// and writes the loss of each, which is that of its last `stride` frames; watch(window) is called before its update.
+/// Without `training` nothing but the state changes.
 template <class S, class F>
-void fit(Program<S>& program, State<S>& state, Training<S>* training, const std::vector<Sequence<S>>& data,
-         Index start, std::vector<S>& losses, Pulse& pulse, F&& watch) {
-  const Carry<S> carry(program, state);
+void fit(Program<S>& program, State<S>& state, Training<S>* training, Data<S>& data, Index start,
+         Index stride, std::vector<S>& losses, Pulse& pulse, F&& watch) {
+  const Carry<S> carry(program, state, stride);
   for (std::size_t window = 0; window < losses.size(); ++window)
-    run_window(program, carry, data, start + static_cast<Index>(window) * program.frames(), pulse, [&] {
-      losses[window] = program.loss();
-      watch(static_cast<Index>(window));
-      if (training) training->step(program, pulse);
-    });
+    run_window(program, carry, data, start + static_cast<Index>(window) * stride, program.frames() - stride,
+               pulse, [&] {
+                 losses[window] = program.loss();
+                 watch(static_cast<Index>(window));
+                 if (training) training->step(program, pulse);
+               });
 }
 
 /// Runs windows one after the other, and hands each to `collect`.
 template <class S, class F>
-void predict(Program<S>& program, State<S>& state, const std::vector<Sequence<S>>& data, Index windows,
-             F&& collect, Pulse& pulse) {
+void predict(Program<S>& program, State<S>& state, Data<S>& data, Index windows, F&& collect, Pulse& pulse) {
   const Carry<S> carry(program, state);
   for (Index window = 0; window < windows; ++window)
-    run_window(program, carry, data, window * program.frames(), pulse, [&] { collect(window); });
+    run_window(program, carry, data, window * program.frames(), 0, pulse, [&] { collect(window); });
 }
 
 }  // namespace bptt

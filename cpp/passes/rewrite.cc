@@ -35,7 +35,7 @@ Uses::Uses(const Graph& graph, const Request& request, const Plan& plan)
   for (const Value v : request.wrt) kept_[at(v)] = true;
   if (request.loss >= 0) kept_[at(request.loss)] = true;
   for (const Recurrence& r : graph.recurrences())
-    if (plan.computed[at(r.past)]) kept_[at(r.named)] = true;
+    if (plan.computed[at(r.past)]) kept_[at(r.named)] = kept_[at(r.start)] = true;
 }
 
 int Uses::maker(Value v) const {
@@ -116,9 +116,11 @@ std::vector<std::vector<int>> Rewriter::ordered(const std::vector<std::vector<in
 Rewritten Rewriter::finish() {
   const Graph& graph = uses_.graph();
   for (const Recurrence& r : graph.recurrences())
-    if (uses_.plan().computed[at(r.past)])
+    if (uses_.plan().computed[at(r.past)]) {
+      made_.graph.begin(now(r.past), now(r.start));
       // It owns a buffer already, so nothing is inserted.
       made_.graph.tie(now(r.past), now(r.named), *graph.nodes()[at(uses_.maker(r.named))].type);
+    }
   return std::move(made_);
 }
 

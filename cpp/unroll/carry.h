@@ -8,13 +8,15 @@
 
 namespace bptt {
 
-/// Both must outlive it.
+/// Both must outlive it. From one window to the next the sequence goes on by so many frames: all of the window's, or fewer
+/// where windows overlap.
 template <class S>
 class Carry {
  public:
-  Carry(const Program<S>& program, State<S>& state) : state_(state), frames_(program.frames()) {
+  Carry(const Program<S>& program, State<S>& state) : Carry(program, state, program.frames()) {}
+  Carry(const Program<S>& program, State<S>& state, Index frames) : state_(state), frames_(frames) {
     for (const std::string& name : program.pasts()) {
-      auto outside = state.at(name), first = program.first(name), last = program.last(name);
+      auto outside = state.at(name), first = program.first(name), last = program.before(name, frames);
       if (outside.rows() != first.rows() || outside.cols() != first.cols())
         throw ShapeError("the state '" + name + "' has another shape than in the program");
       ways_.push_back({outside.data(), first.data(), last.data(), outside.size()});
@@ -29,7 +31,7 @@ class Carry {
     for (const Way& way : ways_) copy(way.outside, way.first, way.size);
   }
 
-  /// After it: the state is that of the window's last frame, and the frames have gone by.
+  /// After it: the state is that before the next window's first frame, and the frames between have gone by.
   void store() const {
     for (const Way& way : ways_) copy(way.last, way.outside, way.size);
     state_.frame += static_cast<std::uint64_t>(frames_);

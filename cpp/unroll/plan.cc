@@ -67,7 +67,9 @@ std::vector<bool> Plan::wanted_gradients(const Graph& graph, const Request& requ
           std::ranges::any_of(node.inputs, [&](Value v) { return depends[at(v)]; }))
         for (const Value v : node.outputs) mark(v);
     for (const Recurrence& recurrence : graph.recurrences())
-      if (recurrence.named >= 0 && depends[at(recurrence.named)]) mark(recurrence.past);
+      if ((recurrence.start >= 0 && depends[at(recurrence.start)]) ||
+          (recurrence.named >= 0 && depends[at(recurrence.named)]))
+        mark(recurrence.past);
   }
 
   std::vector<Value> open{request.loss};
@@ -77,7 +79,10 @@ std::vector<bool> Plan::wanted_gradients(const Graph& graph, const Request& requ
     if (matters[at(v)]) continue;
     matters[at(v)] = true;
     const ValueInfo& info = graph.info(v);
-    if (const Recurrence* recurrence = graph.recurrence_of_past(v)) open.push_back(recurrence->named);
+    if (const Recurrence* recurrence = graph.recurrence_of_past(v)) {
+      open.push_back(recurrence->named);
+      open.push_back(recurrence->start);
+    }
     if (info.source == Source::Operation) {
       const Node& node = graph.nodes()[at(info.origin)];
       if (node.type->differentiable) open.insert(open.end(), node.inputs.begin(), node.inputs.end());

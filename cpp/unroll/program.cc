@@ -33,7 +33,12 @@ std::string made_of(const Node& node) {
 
 template <class S>
 Program<S>::Program(const Graph& graph, Weights<S>& weights, const Request& request, Team* team)
-    : frames_(request.frames), loss_(request.loss), clock_{request.seed}, weights_(&weights), team_(team) {
+    : frames_(request.frames),
+      loss_(request.loss),
+      clock_{request.seed},
+      weights_(&weights),
+      team_(team),
+      marks_(request.frames, graph.lanes()) {
   weights.freeze({&graph});
   if (!request.passes) {
     compile(graph, request);
@@ -109,14 +114,14 @@ void Program<S>::place_values(const Graph& graph, const Plan& plan) {
     if (plan.computed[at(v)]) placeholders_.push_back(v);
   for (const Recurrence& recurrence : graph.recurrences())
     if (plan.computed[at(recurrence.past)])
-      carried_.push_back({recurrence.name, tensors_[at(recurrence.past)]});
+      carried_.push_back({recurrence.name, tensors_[at(recurrence.past)], tensors_[at(recurrence.start)]});
 }
 
 template <class S>
 void Program<S>::build_operations(const Graph& graph, const Plan& plan) {
   const auto make = [&](int n, Scratch<S> scratch) {
     const Node& node = graph.nodes()[at(n)];
-    Binding<S> binding{{}, {}, node.attributes, frames_, scratch, &clock_};
+    Binding<S> binding{{}, {}, node.attributes, frames_, scratch, &clock_, &marks_.mask()};
     for (const Value v : node.inputs) binding.inputs.push_back(tensors_[at(v)]);
     for (const Value v : node.outputs) binding.outputs.push_back(tensors_[at(v)]);
     auto operation = static_cast<const Registered&>(*node.type).make(binding);
@@ -162,6 +167,7 @@ void Program<S>::build_operations(const Graph& graph, const Plan& plan) {
       }
       const Extent extent = graph.extent(node.outputs.front());
       run.grain = step.long_piece = frames_;
+      run.window = extent == Extent::Window;
       if (extent == Extent::Frame) {
         run.grain = std::clamp(Pulse::unseen / step.work, Index{1}, frames_);
         // The sums of a weight's gradient are read and written for each piece.
@@ -176,7 +182,34 @@ void Program<S>::build_operations(const Graph& graph, const Plan& plan) {
       run.steps.push_back(std::move(step));
     }
     if (run.stepwise) run.grain = 1;
+    find_carried(graph, stage, run);
     stages_.push_back(std::move(run));
+  }
+}
+
+template <class S>
+void Program<S>::find_carried(const Graph& graph, const Stage& stage, RunStage& run) const {
+  const auto find = [&](const Recurrence* recurrence) {
+    const auto found =
+        recurrence ? std::ranges::find(carried_, recurrence->name, &Carried::name) : carried_.end();
+    return static_cast<std::size_t>(found - carried_.begin());
+  };
+  const auto note = [&](std::vector<std::size_t>& list, std::size_t number) {
+    if (number < carried_.size() && std::ranges::find(list, number) == list.end()) list.push_back(number);
+    return number < carried_.size();
+  };
+  for (std::size_t i = 0; i < stage.nodes.size(); ++i) {
+    const Node& node = graph.nodes()[at(stage.nodes[i])];
+    Step& step = run.steps[i];
+    for (const Value v : node.inputs) {
+      step.reads_past |= note(run.pasts, find(graph.recurrence_of_past(v)));
+      step.reads_named |= find(graph.recurrence_of_named(v)) < carried_.size();
+    }
+    for (const Value v : node.outputs) {
+      const std::size_t number = find(graph.recurrence_of_named(v));
+      step.reads_named |= note(run.named, number) && node.type->rereads(node.attributes);
+      note(run.pasts, number);
+    }
   }
 }
 
@@ -207,26 +240,197 @@ void Program<S>::deal_stages(const Graph& graph, const Plan& plan) {
   }
 }
 
+/// A piece that begins with a patched column may not run beside the one before, which reads the true one.
+template <class S>
+const Deal& Program<S>::dealt(const RunStage& stage) const {
+  static const Deal whole;
+  const bool patched = marks_.events() && !stage.pasts.empty();
+  return patched && stage.deal.kind == Deal::Kind::Frames ? whole : stage.deal;
+}
+
 template <class S>
 template <class F>
 void Program<S>::sweep(const RunStage& stage, Part part, bool back, Pulse& pulse, F&& run) const {
-  if (stage.deal.kind == Deal::Kind::Whole && part.index > 0) return;
+  const Deal& deal = dealt(stage);
+  if (deal.kind == Deal::Kind::Whole && part.index > 0) return;
   const Index grain = stage.grain, pieces = grain < frames_ ? (frames_ + grain - 1) / grain : 1;
-  const Part mine = stage.deal.kind == Deal::Kind::Frames ? part : Part{};
+  const Part mine = deal.kind == Deal::Kind::Frames ? part : Part{};
   const Index first = mine.begin(pieces), end = mine.end(pieces);
-  Range range = stage.deal.share(0, 0, part);
-  if (range.lanes == 0) return;
+  Range all = deal.share(0, 0, part);
+  if (all.lanes == 0) return;
   for (Index i = first; i < end; ++i) {
-    range.begin = (back ? first + end - 1 - i : i) * grain;
-    range.end = std::min(range.begin + grain, frames_);
-    const auto visit = [&](const Step& step) {
-      run(step, range);
-      pulse.spend(step.work * range.size());
-    };
-    if (back)
-      std::ranges::for_each(Reversed(stage.steps), visit);
-    else
-      std::ranges::for_each(stage.steps, visit);
+    all.begin = (back ? first + end - 1 - i : i) * grain;
+    all.end = std::min(all.begin + grain, frames_);
+    const bool patched = marks_.events();
+    each_piece(stage, all, back, [&](Range range) {
+      if (patched) {
+        swap(stage, range, Swap::In);
+        if (back) swap_gradients(stage, range, Swap::In);
+        if (back) hold_gradients(stage, range);
+      }
+      const auto visit = [&](const Step& step) {
+        run(step, range);
+        pulse.spend(step.work * range.size());
+      };
+      if (back)
+        std::ranges::for_each(Reversed(stage.steps), visit);
+      else
+        std::ranges::for_each(stage.steps, visit);
+      if (patched) {
+        if (!back) hold(stage, range);
+        if (back) swap_gradients(stage, range, Swap::Out);
+        swap(stage, range, Swap::Out);
+      }
+    });
+  }
+}
+
+template <class S>
+template <class F>
+void Program<S>::each_piece(const RunStage& stage, Range all, bool back, F&& f) const {
+  if (!marks_.events() || stage.pasts.empty() || stage.window) return f(all);
+  const bool through = stage.stepwise || stage.loops;
+  Range piece = all;
+  for (Index done = 0; done < all.size(); done += piece.size()) {
+    if (back) {
+      piece.end = all.end - done;
+      for (piece.begin = piece.end - 1; piece.begin > all.begin && !marks_.cut(piece.begin, through);)
+        --piece.begin;
+    } else {
+      piece.begin = all.begin + done;
+      for (piece.end = piece.begin + 1; piece.end < all.end && !marks_.cut(piece.end, through);) ++piece.end;
+    }
+    f(piece);
+  }
+}
+
+template <class S>
+void Program<S>::mark(const bool* resets, const bool* valid, Index from) {
+  marks_.set(resets, valid, from);
+  if (!marks_.events()) return;
+  Index size = 0;
+  for (Carried& c : carried_) {
+    const auto [features, batch] = c.window.shape;
+    if (batch != 1 && batch != marks_.lanes())
+      throw UsageError("the state '" + c.name + "' has " + std::to_string(batch) +
+                       " columns; with resets or masks it has one for each of the " +
+                       std::to_string(marks_.lanes()) + " lanes, or one for all");
+    c.aside = size;
+    size += marks_.resets(batch).size() * features;
+  }
+  if (aside_.size() < size) {
+    aside_ = Block<S>(size);
+    if (gradients_.size() > 0) {
+      aside_gradients_ = Block<S>(size);
+      start_gradients_ = Block<S>(size);
+    }
+  }
+  for (const RunStage& stage : stages_)
+    for (const Step& step : stage.steps)
+      if (stage.window && step.reads_past && step.reads_named)
+        throw UsageError("with resets, '" + step.name +
+                         "' cannot take both a past value and one at t over all frames at once");
+  for (const Value v : placeholders_) {
+    const Tensor<S>& x = tensor(v);
+    const Index batch = x.shape.batch;
+    const Rows& there = marks_.mask().valid;
+    if (!there) continue;
+    there.require(batch);
+    // The nearest valid frame of the lane before, or else behind; of a lane that has none, any; or else zeros.
+    std::vector<Index> column(static_cast<std::size_t>(batch), -1);
+    Index some = -1;
+    for (Index t = frames_ - 1; t >= 0; --t)
+      for (Index lane = batch - 1; lane >= 0; --lane)
+        if (there(t, lane, batch)) some = column[static_cast<std::size_t>(lane)] = t * batch + lane;
+    if (some < 0) {
+      x.values({0, frames_}).setZero();
+      continue;
+    }
+    for (Index t = 0; t < frames_; ++t)
+      for (Index lane = 0; lane < batch; ++lane) {
+        Index& from = column[static_cast<std::size_t>(lane)];
+        if (there(t, lane, batch))
+          from = t * batch + lane;
+        else
+          x.value_column(t * batch + lane) = x.value_column(from < 0 ? some : from);
+      }
+  }
+}
+
+template <class S>
+void Program<S>::swap(const RunStage& stage, Range r, Swap way) const {
+  for (const std::size_t number : stage.pasts) {
+    const Carried& c = carried_[number];
+    const Index features = c.window.shape.features, batch = c.window.shape.batch;
+    marks_.resets(batch).each(r, [&](Index k, const Event& event) {
+      auto column = c.window.value_column(event.frame * batch + event.lane);
+      typename Tensor<S>::Column kept(aside_.data() + c.aside + k * features, features);
+      if (way == Swap::In) {
+        kept = column;
+        column = c.start_of(event.lane);
+      } else {
+        column = kept;
+      }
+    });
+  }
+}
+
+template <class S>
+void Program<S>::swap_gradients(const RunStage& stage, Range r, Swap way) const {
+  for (const std::size_t number : stage.pasts) {
+    const Carried& c = carried_[number];
+    if (!c.window.gradient) continue;
+    const Index features = c.window.shape.features, batch = c.window.shape.batch;
+    marks_.resets(batch).each(r, [&](Index k, const Event& event) {
+      auto column = c.window.gradient_column(event.frame * batch + event.lane);
+      typename Tensor<S>::Column kept(aside_gradients_.data() + c.aside + k * features, features),
+          to_start(start_gradients_.data() + c.aside + k * features, features);
+      if (way == Swap::In) {
+        kept = column;
+        column.setZero();
+      } else {
+        to_start += column;
+        column = kept;
+      }
+    });
+  }
+}
+
+template <class S>
+void Program<S>::hold(const RunStage& stage, Range r) const {
+  for (const std::size_t number : stage.named) {
+    const Tensor<S>& window = carried_[number].window;
+    const Index batch = window.shape.batch;
+    marks_.holds(batch).each(r, [&](Index, const Event& event) {
+      const Index column = event.frame * batch + event.lane;
+      window.value_column(column + batch) = window.value_column(column);
+    });
+  }
+}
+
+template <class S>
+void Program<S>::hold_gradients(const RunStage& stage, Range r) const {
+  for (const std::size_t number : stage.named) {
+    const Tensor<S>& window = carried_[number].window;
+    if (!window.gradient) continue;
+    const Index batch = window.shape.batch;
+    marks_.holds(batch).each_back(r, [&](Index, const Event& event) {
+      const Index column = event.frame * batch + event.lane;
+      window.gradient_column(column) += window.gradient_column(column + batch);
+      window.gradient_column(column + batch).setZero();
+    });
+  }
+}
+
+template <class S>
+void Program<S>::add_to_starts() const {
+  for (const Carried& c : carried_) {
+    if (!c.start.gradient || !c.window.gradient) continue;
+    const Index features = c.window.shape.features;
+    marks_.resets(c.window.shape.batch).each({0, frames_}, [&](Index k, const Event& event) {
+      c.start.gradient_column(c.start.shape.batch == 1 ? 0 : event.lane) +=
+          typename Tensor<S>::Column(start_gradients_.data() + c.aside + k * features, features);
+    });
   }
 }
 
@@ -253,7 +457,7 @@ void Program<S>::forward(Team::Member& member, Pulse& pulse) {
   const RunStage* before = nullptr;
   for (std::size_t s = constants_; s < stages_.size(); ++s) {
     const RunStage& stage = stages_[s];
-    if (before && !stage.deal.same(before->deal)) member.barrier();
+    if (before && !dealt(stage).same(dealt(*before))) member.barrier();
     before = &stage;
     sweep(stage, member.part, false, pulse, [](const Step& step, Range r) { step.operation->forward(r); });
   }
@@ -270,38 +474,69 @@ void Program<S>::backward(Team::Member& member, Pulse& pulse) {
   const Tensor<S>& loss = tensor(loss_);
   gradients_.clear(member.part);
   weights_->gradients().clear(member.part);
+  start_gradients_.clear(member.part);
   if (!loss.gradient) return;  // the loss depends on nothing that has a gradient
   member.barrier();
   if (member.first()) *loss.gradient = S(1);
 
   const Deal first;
   const Deal* since = &first;  // the barrier; null: nothing was done
-  for (const RunStage& stage : Reversed(stages_)) {
-    if (!stage.backward) continue;
-    if (since && !stage.deal.same(*since)) member.barrier();
-    since = &stage.deal;
+  const auto back = [&](const RunStage& stage) {
+    if (!stage.backward) return;
+    if (since && !dealt(stage).same(*since)) member.barrier();
+    since = &dealt(stage);
     sweep(stage, member.part, true, pulse, [](const Step& step, Range r) {
       if (step.backward) step.operation->backward(r);
     });
-    if (!stage.accumulates) continue;
+    if (!stage.accumulates) return;
     member.barrier();
     since = nullptr;
     accumulate(stage, member, pulse);
+  };
+  for (std::size_t s = stages_.size(); s-- > constants_;) back(stages_[s]);
+  if (marks_.events()) {
+    member.barrier();
+    if (member.first()) add_to_starts();
+    member.barrier();
+    since = nullptr;
   }
+  for (std::size_t s = constants_; s-- > 0;) back(stages_[s]);
 }
 
-/// No sum is shared by threads: each does some of the numbers of each gradient, or all of some gradients.
+/// No sum is shared by threads: each does some of the numbers of each gradient, or all of some gradients. A step that
+/// reads past values gets them as they were in the sweep, over all frames at once unless it reads named values as well.
 template <class S>
 void Program<S>::accumulate(const RunStage& stage, Team::Member& member, Pulse& pulse) {
+  const bool patches = marks_.events() && !stage.pasts.empty();
+  const auto patched = [&](bool patch, Range r, auto&& f) {
+    if (!patch) return f();
+    const auto all_see = [&](Swap way) {
+      member.barrier();
+      if (member.first()) swap(stage, r, way);
+      member.barrier();
+    };
+    all_see(Swap::In);
+    f();
+    all_see(Swap::Out);
+  };
   Index whole = 0;
   for (const Step& step : Reversed(stage.steps)) {
     if (!step.accumulates) continue;
-    if (step.divides || whole++ % member.part.count == member.part.index)
-      for (Index from = 0; from < frames_; from += step.long_piece) {
-        const Range piece{from, std::min(from + step.long_piece, frames_)};
-        step.operation->accumulate(piece, step.divides ? member.part : Part{});
-        pulse.spend(step.work * piece.size());
-      }
+    const bool mine = step.divides || whole++ % member.part.count == member.part.index;
+    const auto run = [&](Range r) {
+      patched(patches && step.reads_past, r, [&] {
+        if (!mine) return;
+        for (Index from = r.begin; from < r.end; from += step.long_piece) {
+          const Range piece{from, std::min(from + step.long_piece, r.end)};
+          step.operation->accumulate(piece, step.divides ? member.part : Part{});
+          pulse.spend(step.work * piece.size());
+        }
+      });
+    };
+    if (step.reads_past && step.reads_named)
+      each_piece(stage, {0, frames_}, true, run);
+    else
+      run({0, frames_});
     if (stage.entangled) member.barrier();
   }
 }
@@ -321,15 +556,22 @@ auto Program<S>::carried(const std::string& name) const -> const Carried& {
 }
 
 template <class S>
-Eigen::Map<Matrix<S>> Program<S>::first(const std::string& name) const {
-  const Tensor<S>& w = carried(name).window;
-  return {w.value, w.shape.features, w.shape.batch};
+void Program<S>::copy(Value v, S* to) const {
+  const Tensor<S>& from = tensor(v);
+  const Tensor<S> copy{to, nullptr, from.shape, Extent::Frame, from.shape.features};
+  for (Index t = 0; t < frames_; ++t) copy.values(t) = from.values(t);
+  const auto past =
+      std::ranges::find_if(carried_, [&](const Carried& c) { return c.window.value == from.value; });
+  if (past == carried_.end()) return;
+  marks_.resets(from.shape.batch).each({0, frames_}, [&](Index, const Event& event) {
+    copy.value_column(event.frame * from.shape.batch + event.lane) = past->start_of(event.lane);
+  });
 }
 
 template <class S>
-Eigen::Map<Matrix<S>> Program<S>::last(const std::string& name) const {
+Eigen::Map<Matrix<S>> Program<S>::before(const std::string& name, Index frame) const {
   const Tensor<S>& w = carried(name).window;
-  return {w.value + frames_ * w.shape.size(), w.shape.features, w.shape.batch};
+  return {w.value + frame * w.shape.size(), w.shape.features, w.shape.batch};
 }
 
 template <class S>

@@ -4,6 +4,13 @@
 // 0 is the state that came in, the named value at t stands in frame t + 1, and the past value at t is frame t
 // of the same buffer. Gradients are laid out alike, so a step back through time moves no numbers.
 //
+// Marks. Where a lane begins anew at frame t, its past is the starting value, while the same column is still the named
+// value at t - 1 to whoever reads that. So a stage that reads the past is swept in pieces, cut at such frames: before a
+// piece the columns of its first frame change places with the starting values, and after it back again; on the way back
+// their gradients are set aside too, and what the piece adds belongs to the starting value alone. Where a lane stands
+// still at t, the column of its past is copied to frame t + 1 after the piece, and on the way back the gradient of that
+// is moved to frame t before it. No operation knows of it, and no other lane is touched.
+//
 // Threads. All threads of a team walk over the same stages, each with its share of the frames or lanes; `deal.h` says
 // which. Where one stage's share is not the next one's, they wait for one another; never inside a loop over time. What is
 // shared out, and in which pieces, depends on the program alone, so that results do not depend on how many threads there
@@ -17,6 +24,7 @@
 #include "ops/operation.h"
 #include "unroll/arena.h"
 #include "unroll/deal.h"
+#include "unroll/marks.h"
 #include "unroll/plan.h"
 #include "unroll/pulse.h"
 #include "unroll/team.h"
@@ -31,6 +39,12 @@ class Program {
   Program(const Graph&, Weights<S>&, const Request&, Team* = nullptr);
   Program(const Program&) = delete;
   Program& operator=(const Program&) = delete;
+
+  /// Marks the window that was fed; without, it has the last one's marks. Rows of frames x lanes, lane fastest, or null:
+  /// where lanes begin anew, and what is valid. Frames count in losses from `from` on. What was fed to the others is
+  /// overwritten with numbers of valid ones, so that nothing in them can do harm.
+  void mark(const bool* resets, const bool* valid, Index from = 0);
+  const Marks& marks() const { return marks_; }
 
   /// Computes the window whose first frame has this number in its sequence. Placeholders and past states are
   /// read.
@@ -49,14 +63,18 @@ class Program {
 
   /// Where a value of the graph lives; throws UsageError if this program does not compute it.
   const Tensor<S>& tensor(Value) const;
-  /// Features x batch: the state before the first frame, after the last, and the gradient of the first.
-  Eigen::Map<Matrix<S>> first(const std::string& name) const;
-  Eigen::Map<Matrix<S>> last(const std::string& name) const;
+  /// Features x batch: the state before the first frame, before another, after the last, and the gradient of the first.
+  Eigen::Map<Matrix<S>> first(const std::string& name) const { return before(name, 0); }
+  Eigen::Map<Matrix<S>> before(const std::string& name, Index frame) const;
+  Eigen::Map<Matrix<S>> last(const std::string& name) const { return before(name, frames_); }
   Eigen::Map<Matrix<S>> first_gradient(const std::string& name) const;
 
+  /// All frames of a value, as operations read it: with the starting values where lanes begin anew.
+  void copy(Value, S* to) const;
+
   Index frames() const { return frames_; }
-  /// The loss of the last forward.
-  S loss() const { return *tensor(loss_).value; }
+  /// The loss of the last forward; 0 where no frame counts.
+  S loss() const { return marks_.counted() == 0 ? S(0) : *tensor(loss_).value; }
   /// After a forward: the first value, in running order, that is not finite, in words for an error message.
   std::string not_finite() const;
   /// What has to be fed, in the order of the trace.
@@ -75,11 +93,12 @@ class Program {
   /// One operation as it is run.
   struct Step {
     Operation<S>* operation;
-    bool backward = false;     // it is on the way from the loss
-    bool accumulates = false;  // it adds to gradients of constants
-    bool divides = false;      // and does the share of that that it is asked for
-    Index work = 64;           // for one frame, roughly, in multiplications
-    Index long_piece = 1;      // how many frames accumulate is given at once
+    bool backward = false;                         // it is on the way from the loss
+    bool accumulates = false;                      // it adds to gradients of constants
+    bool divides = false;                          // and does the share of that that it is asked for
+    Index work = 64;                               // for one frame, roughly, in multiplications
+    Index long_piece = 1;                          // how many frames accumulate is given at once
+    bool reads_past = false, reads_named = false;  // accumulate does
     std::string name;
     std::vector<Tensor<S>> outputs = {};
     std::vector<std::string> makers = {};  // what made each, in the words of the trace
@@ -88,15 +107,21 @@ class Program {
     std::vector<Step> steps = {};
     bool stepwise = false;
     bool loops = false;        // its operation steps through time by itself
+    bool window = false;       // it makes a window value, of all frames at once
     bool backward = false;     // one of the steps has a backward
     bool accumulates = false;  // one of them does
     bool entangled = false;    // two of them add to the same gradient
     Index grain = 1;           // how many frames it is given at once
     Deal deal = {};
+    std::vector<std::size_t> pasts = {},
+                             named = {};  // carried values that it reads or writes, and that it writes
   };
   struct Carried {
     std::string name;
     Tensor<S> window;  // as the past value sees it: frames 0 ... T, the last for `last` alone
+    Tensor<S> start;
+    Index aside = 0;  // where its columns are set aside
+    auto start_of(Index lane) const { return start.value_column(start.shape.batch == 1 ? 0 : lane); }
   };
 
   /// Compiles a graph, and numbers what it holds as in that graph.
@@ -108,9 +133,25 @@ class Program {
   const Carried& carried(const std::string& name) const;
   /// Decides what is shared out among threads.
   void deal_stages(const Graph&, const Plan&);
+  /// Notes which carried values a stage reads and writes.
+  void find_carried(const Graph&, const Stage&, RunStage&) const;
+  /// How the work of a stage is dealt out in this window.
+  const Deal& dealt(const RunStage&) const;
   /// One thread's share of a stage. run(step, range) for what it has to do, in order.
   template <class F>
   void sweep(const RunStage&, Part, bool back, Pulse&, F&& run) const;
+  /// Calls f for the pieces of a range that the marks cut it into.
+  template <class F>
+  void each_piece(const RunStage&, Range, bool back, F&& f) const;
+  enum class Swap { In, Out };
+  /// The columns where lanes of a range begin anew change places with the starting values, or back; their gradients too.
+  void swap(const RunStage&, Range, Swap) const;
+  void swap_gradients(const RunStage&, Range, Swap) const;
+  /// Lanes that stand still: their state goes on, and on the way back its gradient.
+  void hold(const RunStage&, Range) const;
+  void hold_gradients(const RunStage&, Range) const;
+  /// The gradients of the starting values.
+  void add_to_starts() const;
   void forward(Team::Member&, Pulse&);
   void backward(Team::Member&, Pulse&);
   void accumulate(const RunStage&, Team::Member&, Pulse&);
@@ -125,6 +166,8 @@ class Program {
   std::vector<Tensor<S>> tensors_;  // by value; those not computed have no memory
   std::vector<Value> placeholders_;
   std::vector<Carried> carried_;
+  Marks marks_;
+  Block<S> aside_, aside_gradients_, start_gradients_;  // by carried value and reset: its column
   std::vector<std::unique_ptr<Operation<S>>> operations_;
   std::vector<RunStage> stages_;
   std::size_t constants_ = 0;            // so many of them, the first, compute constants

@@ -69,8 +69,10 @@ class Graph:
         ...
     def extent(self, value: typing.SupportsInt | typing.SupportsIndex) -> str:
         ...
-    def past(self, name: str, features: typing.SupportsInt | typing.SupportsIndex, batch: typing.SupportsInt | typing.SupportsIndex) -> int:
-        ...
+    def past(self, name: str, features: typing.SupportsInt | typing.SupportsIndex, batch: typing.SupportsInt | typing.SupportsIndex, start: typing.SupportsInt | typing.SupportsIndex | None = None) -> int:
+        """
+        Without a start it begins at zero.
+        """
     def pasts_of(self, values: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex]) -> list[str]:
         ...
     def placeholder(self, features: typing.SupportsInt | typing.SupportsIndex, batch: typing.SupportsInt | typing.SupportsIndex) -> int:
@@ -88,6 +90,11 @@ class Graph:
         ...
     def variable(self, name: str, features: typing.SupportsInt | typing.SupportsIndex, batch: typing.SupportsInt | typing.SupportsIndex) -> int:
         ...
+    @property
+    def lanes(self) -> int:
+        """
+        How many sequences go side by side.
+        """
     @property
     def nodes(self) -> list[Node]:
         """
@@ -240,10 +247,16 @@ class Program32:
         """
     def last(self, name: str) -> numpy.typing.NDArray[numpy.float32]:
         ...
+    def mark(self, resets: typing.Annotated[numpy.typing.ArrayLike, numpy.bool] | None = None, masks: typing.Annotated[numpy.typing.ArrayLike, numpy.bool] | None = None) -> None:
+        """
+        Where lanes begin anew, and which frames are valid, (frames, lanes); after feeding.
+        """
     def set_past(self, name: str, array: typing.Annotated[numpy.typing.ArrayLike, numpy.float32]) -> None:
         ...
     def value(self, value: typing.SupportsInt | typing.SupportsIndex) -> numpy.typing.NDArray[numpy.float32]:
-        ...
+        """
+        (time, features, batch), a constant at each frame; a window value as (features, batch).
+        """
     @property
     def deals(self) -> list[str]:
         """
@@ -287,10 +300,16 @@ class Program64:
         """
     def last(self, name: str) -> numpy.typing.NDArray[numpy.float64]:
         ...
+    def mark(self, resets: typing.Annotated[numpy.typing.ArrayLike, numpy.bool] | None = None, masks: typing.Annotated[numpy.typing.ArrayLike, numpy.bool] | None = None) -> None:
+        """
+        Where lanes begin anew, and which frames are valid, (frames, lanes); after feeding.
+        """
     def set_past(self, name: str, array: typing.Annotated[numpy.typing.ArrayLike, numpy.float64]) -> None:
         ...
     def value(self, value: typing.SupportsInt | typing.SupportsIndex) -> numpy.typing.NDArray[numpy.float64]:
-        ...
+        """
+        (time, features, batch), a constant at each frame; a window value as (features, batch).
+        """
     @property
     def deals(self) -> list[str]:
         """
@@ -453,14 +472,14 @@ def build_info() -> dict[str, str]:
     Instruction set, compiler, version of Eigen.
     """
 @typing.overload
-def fit(program: Program32, state: State32, training: Training32 | None, data: collections.abc.Sequence[typing.Annotated[numpy.typing.ArrayLike, numpy.float32]], start: typing.SupportsInt | typing.SupportsIndex, steps: typing.SupportsInt | typing.SupportsIndex, *, watched: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex] = [], room: collections.abc.Sequence[typing.Annotated[numpy.typing.ArrayLike, numpy.float32]] = []) -> numpy.typing.NDArray[numpy.float32]:
+def fit(program: Program32, state: State32, training: Training32 | None, data: collections.abc.Sequence[typing.Annotated[numpy.typing.ArrayLike, numpy.float32]], start: typing.SupportsInt | typing.SupportsIndex, steps: typing.SupportsInt | typing.SupportsIndex, *, watched: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex] = [], room: collections.abc.Sequence[typing.Annotated[numpy.typing.ArrayLike, numpy.float32]] = [], resets: typing.Annotated[numpy.typing.ArrayLike, numpy.bool] | None = None, masks: typing.Annotated[numpy.typing.ArrayLike, numpy.bool] | None = None, stride: typing.SupportsInt | typing.SupportsIndex | None = None) -> numpy.typing.NDArray[numpy.float32]:
     """
-    Trains on consecutive windows (training None: only runs them); returns their losses. Of window values that are watched it fills the arrays, one number for each window.
+    Trains on windows, each `stride` frames after the one before (a window's length), by the loss of their last `stride` frames; training None: only runs them. Returns the losses. Of window values that are watched it fills the arrays, one number for each window.
     """
 @typing.overload
-def fit(program: Program64, state: State64, training: Training64 | None, data: collections.abc.Sequence[typing.Annotated[numpy.typing.ArrayLike, numpy.float64]], start: typing.SupportsInt | typing.SupportsIndex, steps: typing.SupportsInt | typing.SupportsIndex, *, watched: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex] = [], room: collections.abc.Sequence[typing.Annotated[numpy.typing.ArrayLike, numpy.float64]] = []) -> numpy.typing.NDArray[numpy.float64]:
+def fit(program: Program64, state: State64, training: Training64 | None, data: collections.abc.Sequence[typing.Annotated[numpy.typing.ArrayLike, numpy.float64]], start: typing.SupportsInt | typing.SupportsIndex, steps: typing.SupportsInt | typing.SupportsIndex, *, watched: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex] = [], room: collections.abc.Sequence[typing.Annotated[numpy.typing.ArrayLike, numpy.float64]] = [], resets: typing.Annotated[numpy.typing.ArrayLike, numpy.bool] | None = None, masks: typing.Annotated[numpy.typing.ArrayLike, numpy.bool] | None = None, stride: typing.SupportsInt | typing.SupportsIndex | None = None) -> numpy.typing.NDArray[numpy.float64]:
     """
-    Trains on consecutive windows (training None: only runs them); returns their losses. Of window values that are watched it fills the arrays, one number for each window.
+    Trains on windows, each `stride` frames after the one before (a window's length), by the loss of their last `stride` frames; training None: only runs them. Returns the losses. Of window values that are watched it fills the arrays, one number for each window.
     """
 def operations() -> list[Operation]:
     """
@@ -471,12 +490,12 @@ def philox4x32(counter: typing.Annotated[collections.abc.Sequence[typing.Support
     Philox4x32-10, for known-answer tests.
     """
 @typing.overload
-def predict(program: Program32, state: State32, data: collections.abc.Sequence[typing.Annotated[numpy.typing.ArrayLike, numpy.float32]], outputs: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex], frames: typing.SupportsInt | typing.SupportsIndex | None = None) -> list[numpy.typing.NDArray[numpy.float32]]:
+def predict(program: Program32, state: State32, data: collections.abc.Sequence[typing.Annotated[numpy.typing.ArrayLike, numpy.float32]], outputs: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex], frames: typing.SupportsInt | typing.SupportsIndex | None = None, *, resets: typing.Annotated[numpy.typing.ArrayLike, numpy.bool] | None = None, masks: typing.Annotated[numpy.typing.ArrayLike, numpy.bool] | None = None) -> list[numpy.typing.NDArray[numpy.float32]]:
     """
     Runs so many frames (all of the data); returns each output as (time, features, batch).
     """
 @typing.overload
-def predict(program: Program64, state: State64, data: collections.abc.Sequence[typing.Annotated[numpy.typing.ArrayLike, numpy.float64]], outputs: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex], frames: typing.SupportsInt | typing.SupportsIndex | None = None) -> list[numpy.typing.NDArray[numpy.float64]]:
+def predict(program: Program64, state: State64, data: collections.abc.Sequence[typing.Annotated[numpy.typing.ArrayLike, numpy.float64]], outputs: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex], frames: typing.SupportsInt | typing.SupportsIndex | None = None, *, resets: typing.Annotated[numpy.typing.ArrayLike, numpy.bool] | None = None, masks: typing.Annotated[numpy.typing.ArrayLike, numpy.bool] | None = None) -> list[numpy.typing.NDArray[numpy.float64]]:
     """
     Runs so many frames (all of the data); returns each output as (time, features, batch).
     """

@@ -104,6 +104,20 @@ def sequence(
     return finite(array, what).reshape(len(array), *shape)
 
 
+def flags(value: npt.ArrayLike, frames: int, lanes: int, what: str) -> npt.NDArray[np.bool_]:
+    """`value` as booleans ``(frames, lanes)``; 0 and 1 are taken as well.
+
+    Raises:
+        ShapeError: another shape.
+        UsageError: numbers other than 0 and 1, or none.
+    """
+    array = _shaped(numbers(value, np.dtype(np.float64), what), (frames, lanes), what)
+    truth = array != 0
+    if not (array == truth).all():
+        raise UsageError(f"{what} holds {array[array != truth][0]}; expected True and False")
+    return np.ascontiguousarray(truth)
+
+
 def matrix(value: npt.ArrayLike, dtype: np.dtype[Any], what: str) -> Array:
     """`value` as a matrix; a number becomes ``(1, 1)``.
 

@@ -27,6 +27,7 @@ from bptt.arrays import shown
 from bptt.errors import CheckpointError, UsageError
 from bptt.net import Net
 from bptt.numerics import Array
+from bptt.symbol import Symbol
 
 if TYPE_CHECKING:
     from bptt.training import TrainingOperation
@@ -153,9 +154,13 @@ class Checkpoint:
         for depth, state in net.states.items():
             for name in state.names:
                 state.set(name, self.tensors[f"state/{depth}/{name}"])
+                recurrence = net.traces[depth].recurrences[name]
+                if isinstance(recurrence.start, Symbol):
+                    continue
                 start = self.tensors[f"start/{depth}/{name}"]
                 start.setflags(write=False)
-                net.traces[depth].recurrences[name].start = start
+                recurrence.traced &= bool(np.array_equal(start, recurrence.start))
+                recurrence.start = start
             state.frame = self.about["frames"][depth]
         net.next_frame = self.about["next_frame"]
         net.trainings = [
@@ -526,7 +531,8 @@ def _tensors(net: Net) -> Iterator[tuple[str, Array]]:
     for depth, state in net.states.items():
         for name, recurrence in net.traces[depth].recurrences.items():
             yield f"state/{depth}/{name}", state.get(name)
-            yield f"start/{depth}/{name}", recurrence.start
+            if not isinstance(recurrence.start, Symbol):  # or else weights say where it begins
+                yield f"start/{depth}/{name}", recurrence.start
 
 
 def _described(train: TrainingOperation) -> dict[str, Any]:

@@ -20,14 +20,16 @@ from bptt.trace import StateHandle, Trace
 from bptt.training import TrainingOperation
 from bptt.views import known
 
-Feed: TypeAlias = Mapping[Symbol, npt.ArrayLike]
+RESETS, MASKS = "resets", "masks"  # what a feed calls them
+
+Feed: TypeAlias = Mapping[Symbol | str, npt.ArrayLike]
 
 
 Fetch: TypeAlias = Symbol | StateHandle | TrainingOperation
 
 
 class Feeder:
-    """Sets a program's placeholders and incoming state from a feed."""
+    """Sets a program's placeholders, incoming state and marks from a feed."""
 
     def __init__(self, net: Net, trace: Trace, program: Any) -> None:
         self._net = net
@@ -42,6 +44,7 @@ class Feeder:
         self._count = len(symbols) + len(pasts)
         self._feed = program.feed
         self._set_past = program.set_past
+        self._mark = program.mark
 
     def __call__(self, feed: Feed) -> None:
         """Copy the arrays of `feed` into the program."""
@@ -72,8 +75,12 @@ class Feeder:
         except NonFiniteError:  # the core sees that there is one
             self._find(feed)
             raise
-        if len(feed) != self._count:
-            self._check(feed)
+        if len(feed) == self._count:
+            self._mark()
+            return
+        self._check(feed)
+        frames = self._trace.frames
+        self._mark(**self._net.rows(self._trace, frames, feed.get(RESETS), feed.get(MASKS)))
 
     def _check(self, feed: Feed) -> None:
         """Refuse what is no feed of this mode, and a feed that lacks something."""
@@ -83,10 +90,10 @@ class Feeder:
         pasts = [recurrence.past for recurrence in trace.recurrences.values()]
         feeds = {*trace.placeholders, *pasts}
         for key in feed:
-            if key not in feeds:
+            if key not in feeds and key not in (RESETS, MASKS):
                 raise UsageError(
                     f"{key!r} cannot be fed: feeds are placeholders and past values of the "
-                    f"{trace.depth} graph"
+                    f"{trace.depth} graph, {RESETS!r} and {MASKS!r}"
                 )
         for symbol, _, full in self._windows:
             if symbol not in feed:

@@ -84,6 +84,8 @@ class BPTT:
 
     DEEP = "deep"
     SHALLOW = "shallow"
+    RESETS = fetching.RESETS
+    MASKS = fetching.MASKS
     MODEL_NAME = "unrolled_model"
     LOOP_SCOPE = "unroll"
 
@@ -197,18 +199,24 @@ class BPTT:
         """
         return self.trace.scope(name)
 
-    def get_past_variable(self, name: str, starting_value: npt.ArrayLike) -> Symbol:
+    def get_past_variable(self, name: str, starting_value: Operand) -> Symbol:
         """The value of a recurrence at t-1, also when it was named already.
+
+        The starting value is where the state begins, where `reset_state` takes it back to, and what
+        the past value is in a lane at a frame where `resets` is set. It may be learned: given as a
+        variable, or made of variables, it gets the gradient of the frames where a lane is reset.
 
         Args:
             name: unique in the frame; see `name_variable`.
             starting_value: ``(features, batch)``, or ``(features, 1)`` for every lane: as many as
-                the placeholders made so far have at most.
+                the placeholders made so far have at most. An array, or a symbol that is constant
+                in time.
 
         Raises:
             ShapeError: a starting value that is no matrix.
             NonFiniteError: a starting value with NaN or infinity.
-            UsageError: outside a frame function, or asked for again with another shape.
+            UsageError: outside a frame function, asked for again with another shape, or a starting
+                value that differs from frame to frame.
         """
         return self.trace.past(name, starting_value)
 
@@ -288,9 +296,12 @@ class BPTT:
 
     @property
     def starting_constants(self) -> Mapping[str, Array]:
-        """The starting values of the deep state, as they were given; read-only."""
-        pasts = self._net.trace(self.DEEP).recurrences
-        return MappingProxyType({name: pasts[name].start for name in sorted(pasts)})
+        """The starting values of the deep state, as they were given or learned; read-only."""
+        net = self._net
+        pasts = net.trace(self.DEEP).recurrences
+        with net.exclusive:
+            starts = {name: net.starting_value(pasts[name]) for name in sorted(pasts)}
+        return MappingProxyType(starts)
 
     @property
     def next_frame(self) -> int:
@@ -324,8 +335,14 @@ class BPTT:
 
     @alone
     def generate_feed_dict(
-        self, depth: str, data: Sequence[npt.ArrayLike], num_settable: int
-    ) -> dict[Symbol, Array]:
+        self,
+        depth: str,
+        data: Sequence[npt.ArrayLike],
+        num_settable: int,
+        *,
+        resets: npt.ArrayLike | None = None,
+        masks: npt.ArrayLike | None = None,
+    ) -> dict[Symbol | str, Any]:
         """What to feed for one window: data for the placeholders, and the mode's state.
 
         Args:
@@ -333,9 +350,12 @@ class BPTT:
             data: one array for each of the first `num_settable` values that the frame returned,
                 ``(T, features, batch)``; only axes of length 1 may be missing.
             num_settable: how many of them to feed.
+            resets: ``(T, batch)``; see `fit`.
+            masks: ``(T, batch)``; see `fit`.
 
         Returns:
-            A feed for `run` and `gradients`; keys are placeholders and past values.
+            A feed for `run` and `gradients`; keys are placeholders and past values, and, where they
+            are given, ``bp.RESETS`` and ``bp.MASKS``.
 
         Raises:
             ShapeError: an array that is not one whole window of its placeholder.
@@ -346,13 +366,16 @@ class BPTT:
         arrays.listed(data, "the data")
         num_settable = arrays.integer(num_settable, "num_settable", 0, len(data))
         dtype = self._numerics.dtype
-        feed: dict[Symbol, Array] = {}
+        feed: dict[Symbol | str, Any] = {}
         for symbol, values in zip(trace.settable(num_settable), data, strict=False):
             what = f"the feed of {symbol.name!r}"
             feed[symbol] = arrays.window(values, trace.frames, symbol.shape, dtype, what)
         state = net.states[depth]
         for name, recurrence in trace.recurrences.items():
             feed[recurrence.past] = state.get(name)
+        for key, row in net.rows(trace, trace.frames, resets, masks).items():
+            if row is not None:
+                feed[key] = row
         return feed
 
     @overload
@@ -370,7 +393,8 @@ class BPTT:
             fetches: symbols, what `generate_output_definitions` returned, and at most one
                 training operation; a list, or one alone.
             feed: arrays for what the fetches need: placeholders ``(T, features, batch)``, past
-                values ``(features, batch)``.
+                values ``(features, batch)``; and ``bp.RESETS`` and ``bp.MASKS``, booleans
+                ``(T, batch)`` as for `fit`, or neither.
 
         Returns:
             For each fetch, in order: a symbol's values ``(T, features, batch)``, also when T is 1;
@@ -486,10 +510,18 @@ class BPTT:
         checkpoint: str | os.PathLike[str] | None = None,
         checkpoint_every: int | None = None,
         metrics: Mapping[str, Symbol] | None = None,
+        resets: npt.ArrayLike | None = None,
+        masks: npt.ArrayLike | None = None,
+        stride: int | None = None,
     ) -> History:
         """Train on consecutive windows of the data, state carried; the loop runs in the core.
 
         A window that crosses the end of the data goes on at frame 0.
+
+        Where `resets` is set, a new sequence begins in that lane: all past values are the starting
+        values there, and no gradient goes further back. Where `masks` is not set, there is no frame
+        in that lane: its data are not looked at, no state changes, losses leave it out, and means
+        are those of the rest. A window without any valid frame has a loss of 0 and no update.
 
         With `checkpoint` the run can be killed at any moment and go on, bit for bit:
 
@@ -518,6 +550,12 @@ class BPTT:
             metrics: window values ``(1, 1)`` by name, computed along with the loss in the same
                 windows. What they need beside it is fed too: `data` has an array for each
                 placeholder that the loss or a metric needs.
+            resets: booleans ``(time, batch)``, True where a sequence begins; none by default.
+            masks: booleans ``(time, batch)``, True where a frame is valid; all by default.
+            stride: k1 of truncated backpropagation through time with k1 and k2, where k2 is
+                `num_loops` (Williams & Peng's BPTT(h; h')): windows begin k1 frames apart, and only
+                the last k1 frames of each count in its loss, whose gradient flows through all k2.
+                The state is that of the next window's first frame. `num_loops` by default.
 
         Returns:
             The losses, one per window, each before its update; and so the metrics, as
@@ -525,7 +563,8 @@ class BPTT:
 
         Raises:
             ShapeError: data that do not fit, or hold less than one window.
-            UsageError: another number of arrays; a start outside of the data.
+            UsageError: another number of arrays; a start outside of the data; resets or masks that
+                are neither booleans nor 0 and 1; a stride longer than a window.
             NonFiniteError: a loss is not finite; that window is not trained on.
         """
         return training.fit(
@@ -539,29 +578,47 @@ class BPTT:
             checkpoint,
             checkpoint_every,
             metrics,
+            resets,
+            masks,
+            stride,
         )
 
     @alone
-    def evaluate(self, loss: Symbol, data: Sequence[npt.ArrayLike]) -> float:
+    def evaluate(
+        self,
+        loss: Symbol,
+        data: Sequence[npt.ArrayLike],
+        *,
+        resets: npt.ArrayLike | None = None,
+        masks: npt.ArrayLike | None = None,
+    ) -> float:
         """The mean of a loss over all frames of the data, deep, from the present state.
 
-        Consecutive windows, the last one as short as needed, weighted by their frames. Nothing is
-        updated, and state and frame counter stay.
+        Consecutive windows, the last one as short as needed, weighted by their frames, or with
+        `masks` by the number of valid ones in all lanes. Nothing is updated, and state and frame
+        counter stay.
 
         Args:
             loss: a window value ``(1, 1)``.
             data: as for `fit`, of any length.
+            resets: see `fit`.
+            masks: see `fit`.
 
         Raises:
             ShapeError: data that do not fit, or hold no frame.
             UsageError: a loss that is no window value; another number of arrays.
             NonFiniteError: data with NaN or infinity.
         """
-        return training.evaluate(self._net, loss, data)
+        return training.evaluate(self._net, loss, data, resets, masks)
 
     @alone
     def predict(
-        self, data: Sequence[npt.ArrayLike], outputs: Sequence[Symbol] | None = None
+        self,
+        data: Sequence[npt.ArrayLike],
+        outputs: Sequence[Symbol] | None = None,
+        *,
+        resets: npt.ArrayLike | None = None,
+        masks: npt.ArrayLike | None = None,
     ) -> Any:
         """Stream whole sequences through the shallow graph, frame by frame, state carried.
 
@@ -569,6 +626,9 @@ class BPTT:
             data: an array ``(time, features, batch)`` for each placeholder that the output needs,
                 in returned order; only axes of length 1 may be missing.
             outputs: shallow symbols; the last one that the frame returned by default.
+            resets: ``(time, batch)``; see `fit`.
+            masks: ``(time, batch)``; see `fit`. Where a frame is not valid the output means
+                nothing.
 
         Returns:
             ``(time, features, batch)``; a list of such for `outputs`.
@@ -578,30 +638,47 @@ class BPTT:
             UsageError: another number of arrays; outputs that are no shallow symbols.
             NonFiniteError: data with NaN or infinity.
         """
-        results = streaming.predict(self._net, self._net.traces[self.SHALLOW], data, outputs)
+        trace = self._net.traces[self.SHALLOW]
+        results = streaming.predict(self._net, trace, data, outputs, resets, masks)
         return results[0] if outputs is None else results
 
-    def step(self, *inputs: npt.ArrayLike, outputs: Sequence[Symbol] | None = None) -> Any:
+    def step(
+        self,
+        *inputs: npt.ArrayLike,
+        outputs: Sequence[Symbol] | None = None,
+        reset: npt.ArrayLike | None = None,
+    ) -> Any:
         """One shallow frame, state carried: the streaming call.
 
         Args:
             inputs: an array ``(features, batch)`` for each placeholder that the output needs, in
                 returned order; only axes of length 1 may be missing.
             outputs: shallow symbols; the last one that the frame returned by default.
+            reset: booleans ``(batch,)``, True for lanes where a new sequence begins; none by
+                default.
 
         Returns:
             ``(features, batch)``; a list of such for `outputs`.
 
         Raises:
-            ShapeError: an input of another shape.
-            UsageError: another number of inputs; outputs that are no shallow symbols.
+            ShapeError: an input or `reset` of another shape.
+            UsageError: another number of inputs; outputs that are no shallow symbols; a
+                `reset` that is neither booleans nor 0 and 1.
             NonFiniteError: an input holds NaN or infinity.
         """
+        if reset is not None:
+            self._reset_lanes(reset)
         key = None if outputs is None else tuple(map(id, arrays.listed(outputs, "outputs")))
         stepper = self._steppers.get(key)
         if stepper is None:
             stepper = self._steppers[key] = self.stepper(outputs=outputs)
         return stepper.next(inputs) if outputs is None else stepper.next_all(inputs)
+
+    @alone
+    def _reset_lanes(self, reset: npt.ArrayLike) -> None:
+        net = self._net
+        lanes = net.traces[self.SHALLOW].graph.lanes
+        net.begin_anew(self.SHALLOW, arrays.flags(reset, 1, lanes, "reset")[0])
 
     @alone
     def stepper(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
 import numpy as np
 import numpy.typing as npt
@@ -13,11 +13,18 @@ from bptt import _core, arrays
 from bptt.errors import ShapeError, UsageError
 from bptt.numerics import Array, Numerics, Program, State
 from bptt.symbol import Symbol
-from bptt.trace import Trace
+from bptt.trace import Recurrence, Trace
 
 if TYPE_CHECKING:
     from bptt.checkpoint import SavedTraining
     from bptt.training import TrainingOperation
+
+
+class Rows(TypedDict):
+    """Resets and masks ``(frames, lanes)``, as the core takes them."""
+
+    resets: npt.NDArray[np.bool_] | None
+    masks: npt.NDArray[np.bool_] | None
 
 
 class Net:
@@ -155,13 +162,34 @@ class Net:
         state = self.states[depth]
         for name, recurrence in self.traces[depth].recurrences.items():
             shape = state.shape(name)
-            values = np.broadcast_to(recurrence.start, shape)
+            values = np.broadcast_to(self.starting_value(recurrence), shape)
             if lane is not None:
                 column = _lane(lane, shape, f"the {depth} state {name!r}")
                 kept = state.get(name)
                 kept[:, column] = values[:, column]
                 values = kept
             state.set(name, values)
+
+    def begin_anew(self, depth: str, resets: npt.NDArray[np.bool_]) -> None:
+        """Set the state to the starting values in the lanes that are marked."""
+        state = self.states[depth]
+        for name, recurrence in self.traces[depth].recurrences.items():
+            values = state.get(name)
+            own = values.shape[1] == len(resets)  # or else it is common to all lanes
+            columns = resets if own else np.full(values.shape[1], resets.all())
+            start = np.broadcast_to(self.starting_value(recurrence), values.shape)
+            state.set(name, np.where(columns, start, values))
+
+    def starting_value(self, recurrence: Recurrence) -> Array:
+        """The starting value of a recurrence with the present weights."""
+        start = recurrence.start
+        if not isinstance(start, Symbol):
+            return start
+        program = self.program(start.trace, 1, [start.id])
+        program.mark()
+        program.forward(0)
+        values: Array = program.value(start.id)[0]
+        return values
 
     def copy_state_forward(self, source: str, target: str, lane: int | None) -> None:
         """Copy state and frame counter from one mode to the other; with `lane`, that lane only.
@@ -259,6 +287,33 @@ class Net:
         if symbol.shape != (1, 1):
             raise ShapeError(f"a loss has shape (1, 1), got {symbol.shape}")
         return symbol
+
+    def rows(
+        self,
+        trace: Trace,
+        frames: int,
+        resets: npt.ArrayLike | None,
+        masks: npt.ArrayLike | None,
+    ) -> Rows:
+        """Resets and masks of so many frames, as the core takes them.
+
+        Raises:
+            ShapeError: an array that is not ``(frames, lanes)``.
+            UsageError: neither booleans nor 0 and 1; or resets, where a checkpoint has other
+                starting values than the frame function.
+        """
+        lanes = trace.graph.lanes
+        moved = [name for name, each in trace.recurrences.items() if not each.traced]
+        if resets is not None and moved:
+            raise UsageError(
+                f"resets begin at the starting values of the frame function; that of {moved[0]!r} "
+                "in the checkpoint is another"
+            )
+
+        def flags(given: npt.ArrayLike | None, what: str) -> npt.NDArray[np.bool_] | None:
+            return None if given is None else arrays.flags(given, frames, lanes, what)
+
+        return {"resets": flags(resets, "resets"), "masks": flags(masks, "masks")}
 
     def streams(
         self, program: Program, inputs: Sequence[Symbol], data: Sequence[npt.ArrayLike]

@@ -17,13 +17,19 @@ from bptt.views import StateView
 
 
 def predict(
-    net: Net, trace: Trace, data: Sequence[npt.ArrayLike], outputs: Sequence[Symbol] | None
+    net: Net,
+    trace: Trace,
+    data: Sequence[npt.ArrayLike],
+    outputs: Sequence[Symbol] | None,
+    resets: npt.ArrayLike | None,
+    masks: npt.ArrayLike | None,
 ) -> list[Array]:
     """See `BPTT.predict`."""
     wanted = _outputs(net, trace, outputs)
     program = net.program(trace, 1, [*wanted, *trace.carried(wanted)])
     streams = net.streams(program, trace.inputs(wanted), data)
-    return _core.predict(program, net.states[trace.depth], streams, wanted)
+    rows = net.rows(trace, len(streams[0]), resets, masks)
+    return _core.predict(program, net.states[trace.depth], streams, wanted, **rows)
 
 
 class Stepper(_core.Stepper):

@@ -33,15 +33,18 @@ class Recurrence:
 
     Attributes:
         past: the value at t-1.
-        start: its starting value as given, ``(features, batch)`` or ``(features, 1)``.
+        start: its starting value, ``(features, batch)`` or ``(features, 1)``: an array, or a
+            symbol that is constant in time.
         where: the user's line that asked for the past value.
         named: whether the value at t was named.
+        traced: whether the graph begins there too, or a checkpoint has another starting value.
     """
 
     past: Symbol
-    start: Array
+    start: Array | Symbol
     where: str
     named: bool = False
+    traced: bool = True
 
 
 class StateHandle:
@@ -131,8 +134,12 @@ class Trace:
         trace.placeholders = copy.deepcopy(self.placeholders, memo)
         trace.variables = copy.deepcopy(self.variables, memo)
         for name, recurrence in self.recurrences.items():
-            past = copy.deepcopy(recurrence.past, memo)
-            trace.recurrences[name] = replace(recurrence, past=past)  # the start is read-only
+            past, start = recurrence.past, recurrence.start
+            trace.recurrences[name] = replace(
+                recurrence,
+                past=copy.deepcopy(past, memo),
+                start=copy.deepcopy(start, memo) if isinstance(start, Symbol) else start,
+            )  # an array is read-only
         trace.handles = copy.deepcopy(self.handles, memo)
         trace.returned = copy.deepcopy(self.returned, memo)
         return trace
@@ -234,9 +241,7 @@ class Trace:
 
     # Recurrences
 
-    def start(
-        self, name: str, width: int, initializer: Initializer | npt.ArrayLike | None
-    ) -> npt.ArrayLike:
+    def start(self, name: str, width: int, initializer: Initializer | Operand | None) -> Operand:
         """The starting value of a layer's state: drawn for all lanes, given, or zeros by default.
 
         Raises:
@@ -247,7 +252,11 @@ class Trace:
             return np.zeros((width, 1))
         if callable(initializer):
             return draw(initializer, (width, 1), self._seed, f"state/{name}", self._dtype)
-        values = arrays.numbers(initializer, self._dtype, f"the starting value of {name!r}")
+        values: Array | Symbol
+        if isinstance(initializer, Symbol):
+            values = initializer
+        else:
+            values = arrays.numbers(initializer, self._dtype, f"the starting value of {name!r}")
         if values.shape[:1] != (width,):
             raise ShapeError(
                 f"the starting value of {name!r} has shape {values.shape}; expected ({width}, 1), "
@@ -255,28 +264,35 @@ class Trace:
             )
         return values
 
-    def past(self, name: str, start: npt.ArrayLike, batch: int | None = None) -> Symbol:
+    def past(self, name: str, start: Operand, batch: int | None = None) -> Symbol:
         """See `BPTT.get_past_variable`; `batch` says how many lanes a start of one column serves.
 
         Left out, it is the largest batch of the placeholders there are so far.
         """
         what = f"the starting value of {_name(name, 'a past value')!r}"
-        values = arrays.finite(arrays.matrix(start, self._dtype, what), what)
+        begin: Array | Symbol
+        if isinstance(start, Symbol):
+            begin = self.symbol(start)
+        else:
+            values = arrays.finite(arrays.matrix(start, self._dtype, what), what).copy()
+            values.setflags(write=False)
+            begin = values
         known = self.recurrences.get(name)
         if known is not None:
-            if known.start.shape != values.shape:
+            if known.start.shape != begin.shape:
                 raise UsageError(
                     f"the past value {name!r} starts with shape {known.start.shape}, and is asked "
-                    f"for again with a starting value of shape {values.shape}"
+                    f"for again with a starting value of shape {begin.shape}"
                 )
             return known.past
-        features, lanes = arrays.shape_of(values.shape, what)
+        features, lanes = arrays.shape_of(begin.shape, what)
         if lanes == 1:
             lanes = batch or max((other.shape[1] for other in self.placeholders), default=1)
-        symbol = self._symbol(self.graph.past(name, features, lanes), "past", name)
-        values = values.copy()
-        values.setflags(write=False)
-        self.recurrences[name] = Recurrence(symbol, values, caller())
+        id = begin.id if isinstance(begin, Symbol) else self.graph.constant(begin)
+        symbol = self._symbol(self.graph.past(name, features, lanes, id), "past", name)
+        if isinstance(begin, Symbol):
+            self._nodes.append(f"start {name} {self._numbers[id]}")
+        self.recurrences[name] = Recurrence(symbol, begin, caller())
         return symbol
 
     def name(self, name: str, v: Operand) -> Symbol:

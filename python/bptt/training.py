@@ -14,7 +14,7 @@ import numpy.typing as npt
 from bptt import _core, arrays, checkpoint
 from bptt.checkpoint import SavedTraining
 from bptt.errors import ShapeError, UsageError
-from bptt.net import Net
+from bptt.net import Net, Rows
 from bptt.numerics import Array, Training
 from bptt.optimisers import Clip, Optimiser, decays, frozen, positive
 from bptt.schedules import rate_of
@@ -172,6 +172,9 @@ def fit(
     path: str | os.PathLike[str] | None,
     period: int | None,
     metrics: Mapping[str, Symbol] | None = None,
+    resets: npt.ArrayLike | None = None,
+    masks: npt.ArrayLike | None = None,
+    stride: int | None = None,
 ) -> History:
     """See `BPTT.fit`; `path` and `period` are where and how often checkpoints are written."""
     if not isinstance(train, TrainingOperation):
@@ -187,7 +190,9 @@ def fit(
     if length < depth:
         raise ShapeError(f"the data have {length} frames, fewer than one window of {depth}")
     start = arrays.integer(start, "start, a frame of the data,", 0, length - 1)
-    steps = -(-length // depth) if steps is None else arrays.integer(steps, "steps", 0)
+    stride = depth if stride is None else arrays.integer(stride, "stride", 1, depth)
+    rows = net.rows(trace, length, resets, masks)
+    steps = -(-length // stride) if steps is None else arrays.integer(steps, "steps", 0)
     arrays.room(steps, f"the losses of {steps} steps")
     every = arrays.integer(every, "every", 1)
     if callback is not None and not callable(callback):
@@ -204,32 +209,37 @@ def fit(
     if train.scheduled:
         periods.append(_AHEAD)
 
-    state, before = net.states[trace.depth], train.steps
+    state = net.states[trace.depth]
     losses: list[Array] = []
     kept: dict[str, list[Array]] = {name: [] for name in watched}
     done, stopped = 0, False
     try:
         while done < steps and not stopped:
-            first = (start + done * depth) % length
+            first = (start + done * stride) % length
             count = min(steps - done, *(each - done % each for each in periods), steps)
             train.plan(count)
             room = [np.empty(count, net.numerics.dtype) for _ in watched]
-            losses.append(
-                _core.fit(
-                    program,
-                    state,
-                    train.core,
-                    streams,
-                    first,
-                    count,
-                    watched=[*watched.values()],
-                    room=room,
+            before = state.frame
+            try:
+                losses.append(
+                    _core.fit(
+                        program,
+                        state,
+                        train.core,
+                        streams,
+                        first,
+                        count,
+                        watched=[*watched.values()],
+                        room=room,
+                        stride=stride,
+                        **rows,
+                    )
                 )
-            )
+            finally:  # also when interrupted: by as many frames as the state went on
+                done += (state.frame - before) // stride
             for name, numbers in zip(watched, room, strict=True):
                 kept[name].append(numbers)
-            done += count
-            net.next_frame = (start + done * depth) % length  # for the callback and the checkpoint
+            net.next_frame = (start + done * stride) % length  # for the callback and the checkpoint
             if callback and done % every == 0:
                 with net.lent():
                     stopped = bool(callback(done, float(losses[-1][-1])))
@@ -237,8 +247,8 @@ def fit(
                 stopped or done == steps or (period is not None and done % period == 0)
             ):
                 checkpoint.write(net, path)
-    finally:  # also when interrupted: as many windows as there were updates
-        net.next_frame = (start + (train.steps - before) * depth) % length
+    finally:
+        net.next_frame = (start + done * stride) % length
 
     def joined(parts: list[Array]) -> Array:
         return np.concatenate([np.zeros(0, net.numerics.dtype), *parts])
@@ -277,7 +287,13 @@ def short_window(net: Net, train: TrainingOperation, data: Sequence[Array]) -> f
     return float(_core.fit(program, net.states[trace.depth], train.core, streams, 0, 1)[0])
 
 
-def evaluate(net: Net, loss: Symbol, data: Sequence[npt.ArrayLike]) -> float:
+def evaluate(
+    net: Net,
+    loss: Symbol,
+    data: Sequence[npt.ArrayLike],
+    resets: npt.ArrayLike | None,
+    masks: npt.ArrayLike | None,
+) -> float:
     """See `BPTT.evaluate`."""
     loss = net.scalar_loss(loss)
     trace = loss.trace
@@ -286,14 +302,20 @@ def evaluate(net: Net, loss: Symbol, data: Sequence[npt.ArrayLike]) -> float:
     program = net.program(trace, trace.frames, fetches, loss.id)
     streams = net.streams(program, trace.inputs([loss.id]), data)
     length = len(streams[0])
+    rows = net.rows(trace, length, resets, masks)
     windows, rest = divmod(length, trace.frames)
-    total = 0.0
-    if windows:
-        total += trace.frames * float(
-            _core.fit(program, state, None, streams, 0, windows).sum(dtype=np.float64)
-        )
+    losses = [_core.fit(program, state, None, streams, 0, windows, **rows)] if windows else []
     if rest:
         program = net.program(trace, rest, fetches, loss.id)
         tails = [stream[length - rest :] for stream in streams]
-        total += rest * float(_core.fit(program, state, None, tails, 0, 1)[0])
-    return arrays.finite(np.asarray(total / length), "the loss over the data").item()
+        tail_rows: Rows = {
+            "resets": None if rows["resets"] is None else rows["resets"][length - rest :],
+            "masks": None if rows["masks"] is None else rows["masks"][length - rest :],
+        }
+        losses.append(_core.fit(program, state, None, tails, 0, 1, **tail_rows))
+    valid = rows["masks"]
+    counts = np.ones(length) if valid is None else valid.sum(axis=1)
+    weights = np.add.reduceat(counts, range(0, length, trace.frames), dtype=np.float64)
+    total = float(np.concatenate(losses, dtype=np.float64) @ weights)
+    mean = total / weights.sum() if weights.any() else 0.0
+    return arrays.finite(np.asarray(mean), "the loss over the data").item()

@@ -227,7 +227,8 @@ def _needed(trace: Trace, roots: list[int]) -> tuple[set[int], dict[str, Recurre
         needed.add(value)
         if value in recurrences:
             name, past, named = recurrences[value]
-            start = np.broadcast_to(trace.recurrences[name].start, trace.graph.shape(past))
+            start = trace.net.starting_value(trace.recurrences[name])
+            start = np.broadcast_to(start, trace.graph.shape(past))
             found[name] = Recurrence(past, named, start)
             todo.append(named)
         elif value in nodes:
