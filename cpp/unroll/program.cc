@@ -481,24 +481,31 @@ void Program<S>::backward(Team::Member& member, Pulse& pulse) {
 
   const Deal first;
   const Deal* since = &first;  // the barrier; null: nothing was done
+  bool accumulating = false;   // others may be, since the last barrier
+  const auto wait = [&] {
+    member.barrier();
+    since = nullptr;
+    accumulating = false;
+  };
   const auto back = [&](const RunStage& stage) {
     if (!stage.backward) return;
-    if (since && !dealt(stage).same(*since)) member.barrier();
+    // What is accumulated may be read from columns that the sweep patches.
+    const bool patches = marks_.events() && !stage.pasts.empty();
+    if ((since && !dealt(stage).same(*since)) || (patches && accumulating)) wait();
     since = &dealt(stage);
     sweep(stage, member.part, true, pulse, [](const Step& step, Range r) {
       if (step.backward) step.operation->backward(r);
     });
     if (!stage.accumulates) return;
-    member.barrier();
-    since = nullptr;
+    wait();
+    accumulating = true;
     accumulate(stage, member, pulse);
   };
   for (std::size_t s = stages_.size(); s-- > constants_;) back(stages_[s]);
   if (marks_.events()) {
-    member.barrier();
+    wait();
     if (member.first()) add_to_starts();
-    member.barrier();
-    since = nullptr;
+    wait();
   }
   for (std::size_t s = constants_; s-- > 0;) back(stages_[s]);
 }
