@@ -66,7 +66,9 @@ class Run:
         """So many windows more; keeps their losses and the least time for one."""
         start = self.bp.next_frame
         began = time.perf_counter()
-        self.losses = self.bp.fit(self.train, self.data, steps=windows, start=start).loss
+        self.losses = self.bp.fit(
+            self.train, self.data, steps=windows, start=start, progress=False
+        ).loss
         self.seconds = min(self.seconds, (time.perf_counter() - began) / windows)
 
 

@@ -134,7 +134,7 @@ def check_losses(configuration: Configuration, windows: int) -> float:
     quiet = replace(configuration, noise=0.0)
     bp, operation = build(quiet, start_seed(0, 0))
     reference = Reference(quiet, dict(bp.parameters), dict(bp.state[bp.DEEP]))
-    ours = bp.fit(operation, data(windows * quiet.num_loops), steps=windows).loss
+    ours = bp.fit(operation, data(windows * quiet.num_loops), steps=windows, progress=False).loss
     theirs = reference.train(windows)
     difference = float(np.max(np.abs(ours - theirs) / theirs))
     if not difference < 1e-4:
@@ -150,7 +150,7 @@ def through_fit(configuration: Configuration, windows: int) -> Callable[[], obje
     """So many windows inside `fit`."""
     bp, operation = build(configuration, start_seed(0, 0))
     sequence = data(10 * configuration.num_loops)
-    return lambda: bp.fit(operation, sequence, steps=windows, start=bp.next_frame)
+    return lambda: bp.fit(operation, sequence, steps=windows, start=bp.next_frame, progress=False)
 
 
 def through_protocol(configuration: Configuration, windows: int) -> Callable[[], object]:

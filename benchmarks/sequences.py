@@ -62,7 +62,7 @@ class Net:
     def seconds(self, **given: Any) -> float:
         """For all windows once."""
         begin = time.perf_counter()
-        self.bp.fit(self.train, self.data, **given)
+        self.bp.fit(self.train, self.data, progress=False, **given)
         return time.perf_counter() - begin
 
 

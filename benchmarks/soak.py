@@ -189,7 +189,9 @@ def train(windows: int, check: Checks) -> None:
         x = rng.normal(size=size * T + 2).astype(np.float32)
         y = 0.5 * (x[1:-1] + x[:-2]) + rng.normal(0, NOISE, size * T).astype(np.float32)
         for bp, operation, seen in zip(nets, operations, losses, strict=True):
-            seen[part] = bp.fit(operation, [x[2:], y], steps=size).loss.mean(dtype=np.float64)
+            seen[part] = bp.fit(operation, [x[2:], y], steps=size, progress=False).loss.mean(
+                dtype=np.float64
+            )
         memory[part] = resident()
     seconds = time.perf_counter() - began
     tenth = max(1, len(sizes) // 10)

@@ -54,7 +54,9 @@ class Run:
 
     def fit(self, steps: int) -> None:
         """So many windows more; keeps their losses."""
-        self.losses = self.bp.fit(self.train, self.data, steps=steps, start=self.bp.next_frame).loss
+        start = self.bp.next_frame
+        history = self.bp.fit(self.train, self.data, steps=steps, start=start, progress=False)
+        self.losses = history.loss
 
 
 def one_after_the_other(runs: Sequence[Run], steps: int) -> float:

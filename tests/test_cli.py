@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import importlib
 import json
-import os
-import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +15,7 @@ import pytest
 import bptt
 from bptt import cli, plot
 from bptt.palindrome import train
+from terminal import on_a_terminal
 
 FAST = ["--steps", "200"]
 
@@ -260,32 +259,8 @@ def test_a_path_that_passes_the_check_is_left_alone_until_the_picture_is_there(
     assert not new.exists()
 
 
-def on_a_terminal(*arguments: str) -> str:
-    """Run the command with a pseudo-terminal as standard output and error; what it wrote there."""
-    pty = pytest.importorskip("pty")
-    controller, terminal = pty.openpty()
-    command = [sys.executable, "-m", "bptt.cli", "palindrome", *arguments]
-    environment = {**os.environ, "TERM": "xterm", "COLUMNS": "100"}
-    with subprocess.Popen(
-        command, stdin=terminal, stdout=terminal, stderr=terminal, env=environment
-    ) as process:
-        os.close(terminal)
-        written = b""
-        while True:
-            try:
-                chunk = os.read(controller, 65536)
-            except OSError:  # Linux: the other end is closed
-                break
-            if not chunk:
-                break
-            written += chunk
-        assert process.wait() == 0, written.decode()
-    os.close(controller)
-    return written.decode()
-
-
 def test_on_a_terminal_a_bar_and_the_table():
-    written = on_a_terminal("--steps", "300")
+    written = on_a_terminal("-m", "bptt.cli", "palindrome", "--steps", "300")
     assert "300/300" in written
     assert "loss " in written
     assert "window    " not in written  # the bar stands in for the plain lines
@@ -294,6 +269,6 @@ def test_on_a_terminal_a_bar_and_the_table():
 
 
 def test_quiet_draws_no_bar_on_a_terminal():
-    written = on_a_terminal("--steps", "300", "--quiet")
+    written = on_a_terminal("-m", "bptt.cli", "palindrome", "--steps", "300", "--quiet")
     assert "300/300" not in written
     assert written.count("\n") == 1

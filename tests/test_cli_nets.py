@@ -15,6 +15,7 @@ import bptt
 from bptt import cli
 from bptt.cli import tables
 from rounding import assert_identical
+from terminal import on_a_terminal
 
 TOML = {
     "output": "net.safetensors",
@@ -111,6 +112,13 @@ def test_train_is_sequential_and_predict_streams(tmp_path: Path, waves: np.ndarr
     assert predicted.shape == (200, 1)
     expected = net.predict(inputs)[:, 0].astype(np.float64) * a[1] + a[0]
     assert_identical(predicted[:-1], expected)
+
+
+@pytest.mark.usefixtures("waves")
+def test_train_shows_a_bar_on_a_terminal(tmp_path: Path):
+    shown = on_a_terminal("-m", "bptt.cli", "train", str(written(tmp_path, TOML)))
+    assert "epoch 3/3: 100%" in shown
+    assert "windows/s, loss " in shown
 
 
 @pytest.mark.usefixtures("waves")

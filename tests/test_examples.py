@@ -21,6 +21,14 @@ def test_notebook(path):
         for output in cell.get("outputs", [])
     )
     assert pictures == 2
+    bars = [
+        output
+        for cell in notebook.cells
+        for output in cell.get("outputs", [])
+        if "windows/s, loss" in output.get("text", "")
+        or "application/vnd.jupyter.widget-view+json" in output.get("data", {})
+    ]
+    assert bars, "training showed no progress"
 
 
 def test_they_are_found():

@@ -513,6 +513,7 @@ class BPTT:
         resets: npt.ArrayLike | None = None,
         masks: npt.ArrayLike | None = None,
         stride: int | None = None,
+        progress: bool = True,
     ) -> History:
         """Train on consecutive windows of the data, state carried; the loop runs in the core.
 
@@ -556,6 +557,7 @@ class BPTT:
                 `num_loops` (Williams & Peng's BPTT(h; h')): windows begin k1 frames apart, and only
                 the last k1 frames of each count in its loss, whose gradient flows through all k2.
                 The state is that of the next window's first frame. `num_loops` by default.
+            progress: show a bar with the last loss, where there is a terminal or a notebook.
 
         Returns:
             The losses, one per window, each before its update; and so the metrics, as
@@ -581,6 +583,7 @@ class BPTT:
             resets,
             masks,
             stride,
+            progress,
         )
 
     @alone

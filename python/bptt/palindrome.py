@@ -308,7 +308,7 @@ def _start(
         piece = min(
             every if seen else 1 + configuration.first_check % every, configuration.steps - seen
         )
-        history = bp.fit(operation, sequence, steps=piece, start=bp.next_frame)
+        history = bp.fit(operation, sequence, steps=piece, start=bp.next_frame, progress=False)
         losses.append(history.loss.astype(np.float64))
         seen += piece
         last = float(losses[-1][-1])

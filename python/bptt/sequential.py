@@ -13,13 +13,13 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
-from tqdm.auto import tqdm
 
 from bptt import arrays, checkpoint, losses, model, specs, training
 from bptt.errors import BpttError, CheckpointError, ShapeError, UsageError
 from bptt.model import BPTT
 from bptt.numerics import Array
 from bptt.optimisers import Adam, Clip, Optimiser
+from bptt.progress import Bar
 from bptt.specs import Layer
 from bptt.symbol import Symbol
 from bptt.training import TrainingOperation
@@ -166,16 +166,15 @@ class Sequential:
         trained: list[float] = []
         validated: list[float] = []
         best: dict[str, Array] = {}
-        bar = tqdm(total=epochs, unit="epoch", disable=None if progress else True)
+        bar = Bar(epochs * -(-len(x) // window), progress)
         try:
             while len(trained) < epochs and not _stale(validated, patience):
-                trained.append(unrolled.epoch(train, [_turned(x), _turned(y)]))
+                bar.head(f"epoch {len(trained) + 1}/{epochs}")
+                trained.append(unrolled.epoch(train, [_turned(x), _turned(y)], bar))
                 if held is not None:
                     validated.append(self.evaluate(*held))
                     if validated[-1] == min(validated):
                         best = dict(unrolled.bp.parameters)
-                bar.set_postfix_str(f"loss {(validated or trained)[-1]:.3g}", refresh=False)
-                bar.update()
         finally:  # also when interrupted
             bar.close()
             for name, values in best.items():
@@ -485,19 +484,21 @@ class _Unrolled:
         self._losses.append((loss, symbol))
         return symbol
 
-    def epoch(self, train: TrainingOperation, data: Sequence[Array]) -> float:
+    def epoch(self, train: TrainingOperation, data: Sequence[Array], bar: Bar) -> float:
         """Train on all frames once; the mean loss over them."""
         bp, length = self.bp, len(data[0])
         bp.reset_state(BPTT.DEEP)
         windows, rest = divmod(length, self.window)
         total = 0.0
-        if windows:
-            losses = bp.fit(train, data, steps=windows).loss
-            total += self.window * float(losses.sum(dtype=np.float64))
-        if rest:
-            with bp._net.exclusive:
+        with bp._net.exclusive:
+            if windows:
+                losses = training.fit(bp._net, train, data, windows, progress=bar).loss
+                total += self.window * float(losses.sum(dtype=np.float64))
+            if rest:
                 tails = [array[length - rest :] for array in data]
-                total += rest * training.short_window(bp._net, train, tails)
+                last = training.short_window(bp._net, train, tails)
+                bar.advance(1, last)
+                total += rest * last
         return total / length
 
 

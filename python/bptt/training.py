@@ -17,6 +17,7 @@ from bptt.errors import ShapeError, UsageError
 from bptt.net import Net, Rows
 from bptt.numerics import Array, Training
 from bptt.optimisers import Clip, Optimiser, decays, frozen, positive
+from bptt.progress import Bar
 from bptt.schedules import rate_of
 from bptt.symbol import Symbol
 from bptt.trace import Trace
@@ -166,17 +167,21 @@ def fit(
     train: TrainingOperation,
     data: Sequence[npt.ArrayLike],
     steps: int | None,
-    start: int,
-    callback: Callable[[int, float], object] | None,
-    every: int,
-    path: str | os.PathLike[str] | None,
-    period: int | None,
+    start: int = 0,
+    callback: Callable[[int, float], object] | None = None,
+    every: int = 1,
+    path: str | os.PathLike[str] | None = None,
+    period: int | None = None,
     metrics: Mapping[str, Symbol] | None = None,
     resets: npt.ArrayLike | None = None,
     masks: npt.ArrayLike | None = None,
     stride: int | None = None,
+    progress: Bar | bool = False,
 ) -> History:
-    """See `BPTT.fit`; `path` and `period` are where and how often checkpoints are written."""
+    """See `BPTT.fit`; `path` and `period` are where and how often checkpoints are written.
+
+    `progress` may be a bar that goes over more than this call.
+    """
     if not isinstance(train, TrainingOperation):
         raise UsageError(f"fit takes what bp.minimize returned, got {train!r}")
     loss = net.own(train.loss)
@@ -213,10 +218,11 @@ def fit(
     losses: list[Array] = []
     kept: dict[str, list[Array]] = {name: [] for name in watched}
     done, stopped = 0, False
+    bar = progress if isinstance(progress, Bar) else Bar(steps, progress)
     try:
         while done < steps and not stopped:
             first = (start + done * stride) % length
-            count = min(steps - done, *(each - done % each for each in periods), steps)
+            count = min(steps - done, bar.ahead(), *(each - done % each for each in periods))
             train.plan(count)
             room = [np.empty(count, net.numerics.dtype) for _ in watched]
             before = state.frame
@@ -239,6 +245,7 @@ def fit(
                 done += (state.frame - before) // stride
             for name, numbers in zip(watched, room, strict=True):
                 kept[name].append(numbers)
+            bar.advance(count, losses[-1][-1])
             net.next_frame = (start + done * stride) % length  # for the callback and the checkpoint
             if callback and done % every == 0:
                 with net.lent():
@@ -249,6 +256,8 @@ def fit(
                 checkpoint.write(net, path)
     finally:
         net.next_frame = (start + done * stride) % length
+        if bar is not progress:
+            bar.close()
 
     def joined(parts: list[Array]) -> Array:
         return np.concatenate([np.zeros(0, net.numerics.dtype), *parts])

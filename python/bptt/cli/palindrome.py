@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import json
-import shutil
-import sys
 from dataclasses import replace
 from pathlib import Path
 
 import click
-from tqdm import tqdm
 
 from bptt import palindrome as task
 from bptt import plot
 from bptt.errors import BpttError
+from bptt.progress import Bar, watched
 
 LINE_EVERY = 500
 """Windows from one plain line of progress to the next, at least; in long runs about 20 lines."""
@@ -87,7 +85,7 @@ def palindrome(
         click.echo(
             f"Training the {net}, seed {seed}: {windows} of {configuration.num_loops} frames"
         )
-    progress = _Progress(steps, bar=not quiet and sys.stderr.isatty(), lines=talk)
+    progress = _Progress(steps, bar=not quiet, lines=talk)
     try:
         result = task.train(configuration, seed, progress=progress)
     except BpttError as error:
@@ -116,28 +114,20 @@ class _Progress:
 
     def __init__(self, steps: int, *, bar: bool, lines: bool) -> None:
         self.steps = steps
-        self.lines = lines and not bar
-        columns, rows = shutil.get_terminal_size()  # a guess where the terminal has no size
-        self.bar = tqdm(
-            total=steps,
-            disable=not bar,
-            ncols=min(columns, 100),
-            nrows=rows,
-            bar_format="{desc}{percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} windows{postfix}",
-        )
-        self.restart = 0
+        self.lines = lines and not watched()
+        self.bar = Bar(steps, bar)
+        self.restart = self.windows = 0
         self.next_line = 1
 
     def __call__(self, restart: int, windows: int, loss: float) -> None:
         if restart != self.restart:
-            self.restart = restart
+            self.restart, self.windows = restart, 0
             self.next_line = 1
-            self.bar.reset()
-            self.bar.set_description(f"restart {restart}", refresh=False)
+            self.bar.restart(f"restart {restart}")
             if self.lines:
                 click.echo(f"The loss is stuck: starting again (restart {restart})")
-        self.bar.set_postfix_str(f"loss {loss:.2e}", refresh=False)
-        self.bar.update(windows - self.bar.n)
+        self.bar.advance(windows - self.windows, loss)
+        self.windows = windows
         if self.lines and (windows >= self.next_line or windows == self.steps):
             click.echo(f"window {windows:>6}  loss {loss:.2e}")
             self.next_line = windows + max(LINE_EVERY, self.steps // 20)
