@@ -5,7 +5,7 @@ all weights: deep, over T frames, to train; and shallow, one frame at a time, to
 where to begin.
 """
 
-from bptt import initializers, interchange, layers, losses, palindrome, schedules
+from bptt import data, initializers, interchange, layers, losses, palindrome, schedules
 from bptt.errors import BpttError, CheckpointError, NonFiniteError, ShapeError, UsageError
 from bptt.info import VERSION, build_info
 from bptt.model import BPTT, load
@@ -61,6 +61,7 @@ __all__ = [
     "abs",
     "build_info",
     "concat",
+    "data",
     "exp",
     "initializers",
     "interchange",

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 FORMAT = 1
 _ABOUT, _CHECKSUM = "bptt", "checksum"  # keys of the file's metadata
 _ARCHITECTURE = "architecture"  # the field that only a net made of layers has
+_NEXT_WINDOW = "next_window"  # the one that only a net has that was trained on a dataset
 _KINDS = {"float32": ("F32", "<f4"), "float64": ("F64", "<f8")}  # safetensors' name, numpy's
 _DEPTHS = ("deep", "shallow")
 _LARGEST_HEADER = 100_000_000  # bytes; safetensors' own bound
@@ -163,6 +164,8 @@ class Checkpoint:
                 recurrence.start = start
             state.frame = self.about["frames"][depth]
         net.next_frame = self.about["next_frame"]
+        epoch, window = self.about.get(_NEXT_WINDOW, [0, 0])
+        net.next_window = epoch, window
         net.trainings = [
             SavedTraining(
                 saved["optimizer"],
@@ -278,6 +281,8 @@ def contents(net: Net) -> tuple[dict[str, Any], dict[str, Array]]:
             for saved in trainings
         ],
     }
+    if net.next_window != (0, 0):
+        about[_NEXT_WINDOW] = [*net.next_window]
     return about, tensors
 
 
@@ -427,6 +432,13 @@ def _check(about: dict[str, Any]) -> None:
         names += f" {_ARCHITECTURE}"
         if not isinstance(about[_ARCHITECTURE], dict):
             raise _Unfit(f"the architecture {shown(about[_ARCHITECTURE])}")
+    if _NEXT_WINDOW in about:
+        names += f" {_NEXT_WINDOW}"
+        pair = about[_NEXT_WINDOW]
+        if not isinstance(pair, list) or len(pair) != 2:
+            raise _Unfit(f"the next window {shown(pair)}")
+        for number in pair:
+            _integer(number, "next window", 0, _INT64)
     _fields(about, names, "fields")
     if about["dtype"] not in list(_KINDS):  # a list: what is compared may be unhashable
         raise _Unfit(f"the dtype {shown(about['dtype'])}")

@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from bptt import arrays, checkpoint, fetching, streaming, training
 from bptt.checkpoint import Checkpoint, SavedTraining
+from bptt.data import Dataset
 from bptt.drawing import Graphs
 from bptt.errors import BpttError, CheckpointError, UsageError, locate
 from bptt.fetching import Feed, Fetch
@@ -308,6 +309,11 @@ class BPTT:
         """The frame of its data where the next window of `fit` begins; pass it as `start`."""
         return self._net.next_frame
 
+    @property
+    def next_window(self) -> tuple[int, int]:
+        """The epoch of a dataset, and the window in it, that `fit` goes on with; it is saved."""
+        return self._net.next_window
+
     @alone
     def reset_state(self, depth: str, lane: int | None = None) -> None:
         """Set a mode's state, or one lane of it, to the starting values.
@@ -501,10 +507,10 @@ class BPTT:
     def fit(
         self,
         train: TrainingOperation,
-        data: Sequence[npt.ArrayLike],
+        data: Sequence[npt.ArrayLike] | Dataset,
         steps: int | None = None,
         *,
-        start: int = 0,
+        start: int | tuple[int, int] | None = None,
         callback: Callable[[int, float], object] | None = None,
         every: int = 100,
         checkpoint: str | os.PathLike[str] | None = None,
@@ -514,10 +520,12 @@ class BPTT:
         masks: npt.ArrayLike | None = None,
         stride: int | None = None,
         progress: bool = True,
+        epochs: int | None = None,
     ) -> History:
         """Train on consecutive windows of the data, state carried; the loop runs in the core.
 
-        A window that crosses the end of the data goes on at frame 0.
+        A window that crosses the end of whole arrays goes on at frame 0. A dataset (`bptt.data`) is
+        walked epoch by epoch, with resets and masks of its own, and read while the core works.
 
         Where `resets` is set, a new sequence begins in that lane: all past values are the starting
         values there, and no gradient goes further back. Where `masks` is not set, there is no frame
@@ -538,9 +546,11 @@ class BPTT:
         Args:
             train: what `minimize` returned.
             data: an array ``(time, features, batch)`` for each placeholder that the loss needs, in
-                returned order; only axes of length 1 may be missing.
+                returned order; only axes of length 1 may be missing. Or a `bptt.data.Lanes`,
+                `Sequences` or `Chunks`.
             steps: how many windows; by default one pass, so that every frame is seen.
-            start: the frame where the first window begins; `next_frame` to go on.
+            start: the frame where the first window begins, by default 0; `next_frame` to go on. In
+                a dataset the epoch and the number of the window in it, by default `next_window`.
             callback: ``callback(step, loss)``, called after every `every` windows with how many
                 there were in this call and the last one's loss; a true result stops.
             every: see `callback`.
@@ -558,6 +568,8 @@ class BPTT:
                 the last k1 frames of each count in its loss, whose gradient flows through all k2.
                 The state is that of the next window's first frame. `num_loops` by default.
             progress: show a bar with the last loss, where there is a terminal or a notebook.
+            epochs: of a dataset, how many, in place of `steps`; that which `start` is in, from
+                there on, is the first. By default 1.
 
         Returns:
             The losses, one per window, each before its update; and so the metrics, as
@@ -566,7 +578,8 @@ class BPTT:
         Raises:
             ShapeError: data that do not fit, or hold less than one window.
             UsageError: another number of arrays; a start outside of the data; resets or masks that
-                are neither booleans nor 0 and 1; a stride longer than a window.
+                are neither booleans nor 0 and 1, or beside a dataset; a stride longer than a
+                window; epochs of arrays, or beside steps.
             NonFiniteError: a loss is not finite; that window is not trained on.
         """
         return training.fit(
@@ -584,13 +597,14 @@ class BPTT:
             masks,
             stride,
             progress,
+            epochs,
         )
 
     @alone
     def evaluate(
         self,
         loss: Symbol,
-        data: Sequence[npt.ArrayLike],
+        data: Sequence[npt.ArrayLike] | Dataset,
         *,
         resets: npt.ArrayLike | None = None,
         masks: npt.ArrayLike | None = None,
@@ -599,11 +613,12 @@ class BPTT:
 
         Consecutive windows, the last one as short as needed, weighted by their frames, or with
         `masks` by the number of valid ones in all lanes. Nothing is updated, and state and frame
-        counter stay.
+        counter stay. The sequences of a dataset begin at the starting state, and its warm-up frames
+        do not count.
 
         Args:
             loss: a window value ``(1, 1)``.
-            data: as for `fit`, of any length.
+            data: as for `fit`, of any length; a dataset is walked once, in its own order.
             resets: see `fit`.
             masks: see `fit`.
 
@@ -617,7 +632,7 @@ class BPTT:
     @alone
     def predict(
         self,
-        data: Sequence[npt.ArrayLike],
+        data: Sequence[npt.ArrayLike] | Dataset,
         outputs: Sequence[Symbol] | None = None,
         *,
         resets: npt.ArrayLike | None = None,
@@ -625,16 +640,21 @@ class BPTT:
     ) -> Any:
         """Stream whole sequences through the shallow graph, frame by frame, state carried.
 
+        Sequences of a dataset all begin at the starting state; the state that the net has, and its
+        frame counter, stay.
+
         Args:
             data: an array ``(time, features, batch)`` for each placeholder that the output needs,
-                in returned order; only axes of length 1 may be missing.
+                in returned order; only axes of length 1 may be missing. Or a dataset, of arrays for
+                these or for all placeholders of the frame.
             outputs: shallow symbols; the last one that the frame returned by default.
             resets: ``(time, batch)``; see `fit`.
             masks: ``(time, batch)``; see `fit`. Where a frame is not valid the output means
                 nothing.
 
         Returns:
-            ``(time, features, batch)``; a list of such for `outputs`.
+            ``(time, features, batch)``; a list of such for `outputs`. Of `bptt.data.Lanes`
+            ``(time, features)``, of `bptt.data.Sequences` a list of such, one for each.
 
         Raises:
             ShapeError: data that do not fit, or hold no frame.

@@ -39,6 +39,7 @@ class Net:
         traces: by mode.
         states: by mode, with the mode's frame counter.
         next_frame: where in its data the next window of `fit` begins.
+        next_window: the epoch of a dataset, and the window in it, that `fit` goes on with.
         trainings: the training operations, in order of creation; as saved where the net was loaded
             or copied, and the operation not made anew yet.
     """
@@ -52,6 +53,7 @@ class Net:
         self.traces: dict[str, Trace] = {}
         self.states: dict[str, State] = {}
         self.next_frame = 0
+        self.next_window = 0, 0
         self.trainings: list[TrainingOperation | SavedTraining] = []
         self._programs: dict[tuple[Any, ...], Program] = {}
 
@@ -71,6 +73,7 @@ class Net:
             net.weights.freeze([trace.graph for trace in net.traces.values()])
             net.states = {depth: self.state_copy(depth) for depth in self.states}
             net.next_frame = self.next_frame
+            net.next_window = self.next_window
             net.trainings = [each.saved() for each in self.trainings]
         return net
 
@@ -303,17 +306,26 @@ class Net:
                 starting values than the frame function.
         """
         lanes = trace.graph.lanes
-        moved = [name for name, each in trace.recurrences.items() if not each.traced]
-        if resets is not None and moved:
-            raise UsageError(
-                f"resets begin at the starting values of the frame function; that of {moved[0]!r} "
-                "in the checkpoint is another"
-            )
+        if resets is not None:
+            self.check_resets(trace)
 
         def flags(given: npt.ArrayLike | None, what: str) -> npt.NDArray[np.bool_] | None:
             return None if given is None else arrays.flags(given, frames, lanes, what)
 
         return {"resets": flags(resets, "resets"), "masks": flags(masks, "masks")}
+
+    def check_resets(self, trace: Trace) -> None:
+        """See that a lane can begin anew inside a window.
+
+        Raises:
+            UsageError: a checkpoint has other starting values than the frame function.
+        """
+        moved = [name for name, each in trace.recurrences.items() if not each.traced]
+        if moved:
+            raise UsageError(
+                f"resets begin at the starting values of the frame function; that of {moved[0]!r} "
+                "in the checkpoint is another"
+            )
 
     def streams(
         self, program: Program, inputs: Sequence[Symbol], data: Sequence[npt.ArrayLike]

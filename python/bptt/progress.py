@@ -21,12 +21,12 @@ class Bar:
     windows in a call that the calls would cost time.
 
     Args:
-        total: of windows.
+        total: of windows; None where nobody knows.
         shown: draw it, if standard error is a terminal or this is a notebook, and the process is
             nobody's worker.
     """
 
-    def __init__(self, total: int, shown: bool) -> None:
+    def __init__(self, total: int | None, shown: bool) -> None:
         self._drawn = _drawn(total) if shown and watched() else None
         self._done = 0
         self._loss = float("nan")
@@ -89,7 +89,7 @@ def _notebook() -> bool:
     return shell is not None and "IPKernelApp" in shell.config
 
 
-def _drawn(total: int) -> Any:
+def _drawn(total: int | None) -> Any:
     with warnings.catch_warnings():  # without ipywidgets a notebook gets a bar of letters
         warnings.simplefilter("ignore")
         from tqdm.auto import tqdm
@@ -106,6 +106,8 @@ def _drawn(total: int) -> Any:
         mininterval=0,
         ncols=min(columns, 100),
         nrows=rows,
-        bar_format="{desc}{percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} "
+        bar_format="{desc}{n_fmt} windows [{elapsed}, {rate_noinv_fmt}{postfix}]"
+        if total is None
+        else "{desc}{percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} "
         "[{elapsed}<{remaining}, {rate_noinv_fmt}{postfix}]",
     )

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from bptt import arrays, checkpoint, losses, model, specs, training
+from bptt.data import Chunks, Dataset
 from bptt.errors import BpttError, CheckpointError, ShapeError, UsageError
 from bptt.model import BPTT
 from bptt.numerics import Array
@@ -109,40 +110,43 @@ class Sequential:
 
     def fit(
         self,
-        x: npt.ArrayLike,
-        y: npt.ArrayLike,
+        x: npt.ArrayLike | Dataset,
+        y: npt.ArrayLike | None = None,
         *,
         epochs: int = 10,
         window: int = 64,
         optimizer: Optimiser | None = None,
         loss: Loss = "mse",
         clip: Clip | None = None,
-        validation: Data | None = None,
+        validation: Data | Dataset | None = None,
         patience: int | None = None,
         progress: bool = True,
+        lanes: int = 32,
     ) -> dict[str, Array]:
         """Train on all frames, again and again.
 
         Each epoch begins at the starting state and goes through the data in consecutive windows,
-        state carried; the last window is as short as needed. Every window is one update.
+        state carried; of the last window only the frames that there are count. Every window is one
+        update. Sequences of different lengths are a `bptt.data.Sequences`.
 
         With `validation` its loss is computed after each epoch, and in the end the weights are
         those of the epoch where it was least; moments stay as they are. Called again with the same
         settings, training goes on with the optimiser's moments.
 
         Args:
-            x: ``(time, batch, features)``.
-            y: targets ``(time, batch, features)``.
+            x: ``(time, batch, features)``; or a dataset of x and y (`bptt.data`).
+            y: targets ``(time, batch, features)``; none beside a dataset.
             epochs: how often to go through the data, at most.
             window: frames of a window: how far back gradients go.
             optimizer: as for `BPTT.minimize`; `bptt.Adam()` by default.
             loss: the name of one of `bptt.losses` (but `gaussian_nll`), or a function of output and
                 target, both symbols ``(features, batch)``, that gives a window value.
             clip: as for `BPTT.minimize`.
-            validation: x and y of other data, of any length and batch.
+            validation: x and y of other data, of any length and batch; or a dataset.
             patience: stop after so many epochs without a smaller validation loss; never by
                 default.
             progress: show a bar, where there is a terminal or a notebook.
+            lanes: how many sequences of a dataset go side by side: the batch, which arrays have.
 
         Returns:
             Arrays with one entry for each epoch: ``"loss"``, the mean over its frames, each window
@@ -150,27 +154,29 @@ class Sequential:
 
         Raises:
             ShapeError: data that do not fit each other, or the net.
-            UsageError: no such loss or optimizer, or patience without validation.
+            UsageError: no such loss or optimizer, or patience without validation; a dataset that is
+                not one of x and y, or with a y beside it.
             NonFiniteError: a loss is not finite; that window is not trained on.
         """
-        x, y = self._pair(x, y, "x", "y")
-        held = None if validation is None else self._validation(validation, x, y)
+        given = self._given(x, y, lanes)
+        held = None if validation is None else self._validation(validation, given)
         epochs = arrays.integer(epochs, "epochs", 0)
         if patience is not None:
             patience = arrays.integer(patience, "patience", 1)
             if held is None:
                 raise UsageError("patience needs validation data")
-        train = self._prepare(x, y, window, Adam() if optimizer is None else optimizer, loss, clip)
+        train = self._prepare(given, window, Adam() if optimizer is None else optimizer, loss, clip)
         unrolled = self._trained
 
         trained: list[float] = []
         validated: list[float] = []
         best: dict[str, Array] = {}
-        bar = Bar(epochs * -(-len(x) // window), progress)
+        frames = given.frames
+        bar = Bar(None if frames is None else epochs * -(-frames // window), progress)
         try:
             while len(trained) < epochs and not _stale(validated, patience):
                 bar.head(f"epoch {len(trained) + 1}/{epochs}")
-                trained.append(unrolled.epoch(train, [_turned(x), _turned(y)], bar))
+                trained.append(unrolled.epoch(train, given.dataset, bar))
                 if held is not None:
                     validated.append(self.evaluate(*held))
                     if validated[-1] == min(validated):
@@ -182,46 +188,56 @@ class Sequential:
         history = {"loss": np.array(trained)}
         return history if held is None else {**history, "validation_loss": np.array(validated)}
 
-    def evaluate(self, x: npt.ArrayLike, y: npt.ArrayLike, *, loss: Loss | None = None) -> float:
+    def evaluate(
+        self,
+        x: npt.ArrayLike | Dataset,
+        y: npt.ArrayLike | None = None,
+        *,
+        loss: Loss | None = None,
+    ) -> float:
         """The mean loss over all frames, from the starting state.
 
         Args:
-            x: ``(time, batch, features)``, of any length and batch.
-            y: ``(time, batch, features)``.
+            x: ``(time, batch, features)``, of any length and batch; or a dataset, as for `fit`,
+                which goes through as many lanes as were trained.
+            y: ``(time, batch, features)``; none beside a dataset.
             loss: as for `fit`; that of the last `fit` by default.
 
         Raises:
             ShapeError: data that do not fit.
             UsageError: the net has seen no data; a net that was loaded was trained on a function,
-                and no loss is given.
+                and no loss is given; a dataset with a y beside it.
             NonFiniteError: data with NaN or infinity.
         """
-        x, y = self._pair(x, y, "x", "y")
-        unrolled = self._for(x, y)
+        given = self._given(x, y, self._trained.batch)
+        unrolled = self._for(given.batch, given.features, given.targets)
         chosen = self._loss if loss is None else loss
         if chosen is None:
             raise UsageError("the loss was a function, which no file holds: evaluate(x, y, loss=)")
-        unrolled.bp.reset_state(BPTT.DEEP)
-        return unrolled.bp.evaluate(unrolled.loss(chosen), [_turned(x), _turned(y)])
+        return unrolled.bp.evaluate(unrolled.loss(chosen), given.dataset)
 
-    def predict(self, x: npt.ArrayLike) -> Array:
+    def predict(self, x: npt.ArrayLike | Dataset) -> Any:
         """The outputs for whole sequences, from the starting state.
 
         Args:
-            x: ``(time, batch, features)``, of any length and batch.
+            x: ``(time, batch, features)``, of any length and batch; or a dataset of x, or x and y.
 
         Returns:
-            ``(time, batch, features)``.
+            ``(time, batch, features)``; for a dataset see `BPTT.predict`.
 
         Raises:
             ShapeError: data that do not fit.
             UsageError: the net has seen no data.
             NonFiniteError: data with NaN or infinity.
         """
-        x = self._array(x, "x")
-        bp = self._for(x).bp
+        main = self._trained
+        if isinstance(x, Dataset):
+            _same_features(x.features[0], main.features, "x")
+            return main.bp.predict(x)
+        array = self._array(x, "x")
+        bp = self._for(array.shape[1], array.shape[2]).bp
         bp.reset_state(BPTT.SHALLOW)
-        predicted: Array = bp.predict([_turned(x)])
+        predicted: Array = bp.predict([_turned(array)])
         return _turned(predicted)
 
     def stream(self, lanes: int = 1) -> Stream:
@@ -333,21 +349,42 @@ class Sequential:
             )
         return first, second
 
-    def _validation(self, data: Data, x: Array, y: Array) -> tuple[Array, Array]:
-        if not isinstance(data, tuple | list) or len(data) != 2:
-            raise UsageError(f"validation is a pair of x and y, got {arrays.shown(data)}")
-        pair = self._pair(*data, "the x of validation", "the y of validation")
-        for held, trained, name in zip(pair, (x, y), "xy", strict=True):
-            _same_features(held, trained.shape[2], f"the {name} of validation")
-        return pair
-
-    def _for(self, x: Array, y: Array | None = None) -> _Unrolled:
-        """The net for the batch of these data, with the weights as they are."""
-        main = self._trained
-        _same_features(x, main.features, "x")
+    def _given(self, x: Any, y: Any, lanes: int, names: tuple[str, str] = ("x", "y")) -> _Given:
+        """The data of `fit` and `evaluate`, all of them as a dataset."""
+        if not isinstance(x, Dataset):
+            first, second = self._pair(x, y, *names)
+            chunk = [_turned(first), _turned(second)]
+            sizes = first.shape[2], second.shape[2], first.shape[1], len(first)
+            return _Given(Chunks([chunk]), *sizes)
         if y is not None:
-            _same_features(y, main.targets, "y")
-        batch = x.shape[1]
+            raise UsageError(f"a dataset has {names[1]} in it; got {arrays.shown(y)} beside it")
+        features = x.features
+        if len(features) != 2:
+            raise UsageError(f"a dataset of x and y has two arrays for each sequence: {features}")
+        return _Given(x, *features, arrays.integer(lanes, "lanes", 1), None)
+
+    def _validation(self, data: Data | Dataset, fitted: _Given) -> tuple[Any, ...]:
+        """What `evaluate` takes of it."""
+        names = "the x of validation", "the y of validation"
+        evaluated: tuple[Any, ...]
+        if isinstance(data, Dataset):
+            evaluated = (data,)
+            held = self._given(data, None, fitted.batch, names)
+        elif isinstance(data, tuple | list) and len(data) == 2:
+            evaluated = self._pair(*data, *names)
+            held = self._given(evaluated[0], evaluated[1], 1, names)
+        else:
+            raise UsageError(f"validation is a pair of x and y, got {arrays.shown(data)}")
+        _same_features(held.features, fitted.features, names[0])
+        _same_features(held.targets, fitted.targets, names[1])
+        return evaluated
+
+    def _for(self, batch: int, features: int, targets: int | None = None) -> _Unrolled:
+        """The net for data of this batch, with the weights as they are."""
+        main = self._trained
+        _same_features(features, main.features, "x")
+        if targets is not None:
+            _same_features(targets, main.targets, "y")
         if batch == main.batch:
             return main
         if batch not in self._others:
@@ -359,8 +396,7 @@ class Sequential:
 
     def _prepare(
         self,
-        x: Array,
-        y: Array,
+        given: _Given,
         window: int,
         optimizer: Optimiser,
         loss: Loss,
@@ -370,9 +406,9 @@ class Sequential:
         _function(loss)
         window = arrays.integer(window, "window", 1)
         old = self._main
-        features, targets, batch = x.shape[2], y.shape[2], x.shape[1]
+        features, targets, batch = given.features, given.targets, given.batch
         if old is not None:
-            _same_features(x, old.features, "x")
+            _same_features(features, old.features, "x")
         settings = (batch, window, targets, loss, optimizer, clip)
         if self._training is not None and self._training[0] == settings:
             return self._training[1]
@@ -446,6 +482,16 @@ class Stream:
         self._unrolled.bp.reset_state(BPTT.SHALLOW, lane)
 
 
+class _Given(NamedTuple):
+    """Data, as a dataset, and their sizes; the frames of an epoch where arrays were given."""
+
+    dataset: Dataset
+    features: int
+    targets: int
+    batch: int
+    frames: int | None
+
+
 class _Unrolled:
     """The layers as a BPTT for one batch and one length of windows."""
 
@@ -484,22 +530,13 @@ class _Unrolled:
         self._losses.append((loss, symbol))
         return symbol
 
-    def epoch(self, train: TrainingOperation, data: Sequence[Array], bar: Bar) -> float:
+    def epoch(self, train: TrainingOperation, dataset: Dataset, bar: Bar) -> float:
         """Train on all frames once; the mean loss over them."""
-        bp, length = self.bp, len(data[0])
-        bp.reset_state(BPTT.DEEP)
-        windows, rest = divmod(length, self.window)
-        total = 0.0
-        with bp._net.exclusive:
-            if windows:
-                losses = training.fit(bp._net, train, data, windows, progress=bar).loss
-                total += self.window * float(losses.sum(dtype=np.float64))
-            if rest:
-                tails = [array[length - rest :] for array in data]
-                last = training.short_window(bp._net, train, tails)
-                bar.advance(1, last)
-                total += rest * last
-        return total / length
+        net = self.bp._net
+        with net.exclusive:
+            begin = net.next_window[0], 0
+            history = training.fit(net, train, dataset, start=begin, progress=bar)
+        return float(np.average(history.loss.astype(np.float64), weights=history.counted))
 
 
 def _frame(
@@ -524,9 +561,9 @@ def _turned(array: Array) -> Array:
     return turned
 
 
-def _same_features(array: Array, features: int, what: str) -> None:
-    if array.shape[2] != features:
-        raise ShapeError(f"{what} has {array.shape[2]} features; the net was given {features}")
+def _same_features(got: int, features: int, what: str) -> None:
+    if got != features:
+        raise ShapeError(f"{what} has {got} features; the net was given {features}")
 
 
 def _function(loss: Loss) -> Callable[[Symbol, Symbol], Symbol]:

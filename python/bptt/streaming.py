@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NoReturn
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy.typing as npt
 
 from bptt import _core, arrays
+from bptt.blocks import Block, Windows, ahead, own_rows
+from bptt.data import Dataset
 from bptt.errors import UsageError
 from bptt.net import Net, matched
-from bptt.numerics import Array, State
+from bptt.numerics import Array, Program, State
 from bptt.symbol import Symbol
 from bptt.trace import Trace
 from bptt.views import StateView
@@ -19,17 +23,43 @@ from bptt.views import StateView
 def predict(
     net: Net,
     trace: Trace,
-    data: Sequence[npt.ArrayLike],
+    data: Sequence[npt.ArrayLike] | Dataset,
     outputs: Sequence[Symbol] | None,
     resets: npt.ArrayLike | None,
     masks: npt.ArrayLike | None,
-) -> list[Array]:
+) -> list[Any]:
     """See `BPTT.predict`."""
     wanted = _outputs(net, trace, outputs)
     program = net.program(trace, 1, [*wanted, *trace.carried(wanted)])
+    if isinstance(data, Dataset):
+        own_rows(net, trace, resets, masks)
+        return _of_dataset(net, trace, data, wanted, program)
     streams = net.streams(program, trace.inputs(wanted), data)
     rows = net.rows(trace, len(streams[0]), resets, masks)
     return _core.predict(program, net.states[trace.depth], streams, wanted, **rows)
+
+
+def _of_dataset(
+    net: Net, trace: Trace, dataset: Dataset, wanted: list[int], program: Program
+) -> list[Any]:
+    """Each output as the dataset gives it, of sequences that all begin at the starting state."""
+    windows = Windows.of(net, trace, wanted, program, 1)
+    for id in wanted:
+        if trace.graph.shape(id)[1] not in (1, windows.lanes):
+            raise UsageError(
+                f"an output of shape {trace.graph.shape(id)} has no {windows.lanes} lanes that "
+                "sequences could be in"
+            )
+    state = net.state_copy(trace.depth)
+    found: list[list[Array]] = [[] for _ in wanted]
+    blocks: list[Block] = []
+    with contextlib.closing(ahead(dataset.once(windows))) as walk:
+        for block in walk:
+            results = _core.predict(program, state, block.streams, wanted, **block.rows)
+            blocks.append(replace(block, streams=[]))
+            for parts, result in zip(found, results, strict=True):
+                parts.append(result)
+    return [dataset.gather(zip(blocks, parts, strict=True)) for parts in found]
 
 
 class Stepper(_core.Stepper):

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
+import itertools
 import os
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, NoReturn
 
 import numpy as np
 import numpy.typing as npt
 
 from bptt import _core, arrays, checkpoint
+from bptt.blocks import Block, Chunk, Windows, ahead, own_rows, rolled
 from bptt.checkpoint import SavedTraining
+from bptt.data import Dataset
 from bptt.errors import ShapeError, UsageError
 from bptt.net import Net, Rows
-from bptt.numerics import Array, Training
+from bptt.numerics import Array, Program, State, Training
 from bptt.optimisers import Clip, Optimiser, decays, frozen, positive
 from bptt.progress import Bar
 from bptt.schedules import rate_of
@@ -32,11 +36,14 @@ class History:
     Attributes:
         loss: the loss of each window before its update, ``(steps,)``.
         stopped: whether the callback asked to stop.
+        counted: how many frames, of all lanes, each loss is of, ``(steps,)``: weighted by them, the
+            losses of an epoch have the mean over its frames.
         metrics: of the same windows, each ``(steps,)``, by name.
     """
 
     loss: Array
     stopped: bool = False
+    counted: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
     metrics: Mapping[str, Array] = field(default_factory=dict)
 
     def __getitem__(self, name: str) -> Array:
@@ -165,9 +172,9 @@ class TrainingOperation:
 def fit(
     net: Net,
     train: TrainingOperation,
-    data: Sequence[npt.ArrayLike],
-    steps: int | None,
-    start: int = 0,
+    data: Sequence[npt.ArrayLike] | Dataset,
+    steps: int | None = None,
+    start: int | tuple[int, int] | None = None,
     callback: Callable[[int, float], object] | None = None,
     every: int = 1,
     path: str | os.PathLike[str] | None = None,
@@ -177,6 +184,7 @@ def fit(
     masks: npt.ArrayLike | None = None,
     stride: int | None = None,
     progress: Bar | bool = False,
+    epochs: int | None = None,
 ) -> History:
     """See `BPTT.fit`; `path` and `period` are where and how often checkpoints are written.
 
@@ -190,15 +198,22 @@ def fit(
     values = [loss.id, *watched.values()]
     fetches = [*values, *trace.carried(values)]
     program = net.program(trace, trace.frames, fetches, loss.id, frozen=train.frozen)
-    streams = net.streams(program, trace.inputs(values), data)
-    length, depth = len(streams[0]), trace.frames
-    if length < depth:
-        raise ShapeError(f"the data have {length} frames, fewer than one window of {depth}")
-    start = arrays.integer(start, "start, a frame of the data,", 0, length - 1)
-    stride = depth if stride is None else arrays.integer(stride, "stride", 1, depth)
-    rows = net.rows(trace, length, resets, masks)
-    steps = -(-length // stride) if steps is None else arrays.integer(steps, "steps", 0)
-    arrays.room(steps, f"the losses of {steps} steps")
+    stride = trace.frames if stride is None else arrays.integer(stride, "stride", 1, trace.frames)
+    steps = None if steps is None else arrays.integer(steps, "steps", 0)
+    walk: _Around | _Epochs
+    if isinstance(data, Dataset):
+        own_rows(net, trace, resets, masks)
+        windows = Windows.of(net, trace, values, program, stride)
+        walk = _Epochs(net, data, windows, start, steps, epochs)
+    else:
+        if epochs is not None:
+            raise UsageError("epochs are those of a dataset (bptt.data); arrays take steps")
+        streams = net.streams(program, trace.inputs(values), data)
+        rows = net.rows(trace, len(streams[0]), resets, masks)
+        walk = _Around(net, streams, rows, trace.frames, start, steps, stride)
+    steps = walk.steps
+    if steps is not None:
+        arrays.room(steps, f"the losses of {steps} steps")
     every = arrays.integer(every, "every", 1)
     if callback is not None and not callable(callback):
         raise UsageError(f"callback is a function of step and loss, got {arrays.shown(callback)}")
@@ -216,53 +231,165 @@ def fit(
 
     state = net.states[trace.depth]
     losses: list[Array] = []
+    counts: list[npt.NDArray[np.int64]] = [np.zeros(0, np.int64)]
     kept: dict[str, list[Array]] = {name: [] for name in watched}
-    done, stopped = 0, False
+    done, written, stopped, reached = 0, 0, False, state.frame
     bar = progress if isinstance(progress, Bar) else Bar(steps, progress)
-    try:
-        while done < steps and not stopped:
-            first = (start + done * stride) % length
-            count = min(steps - done, bar.ahead(), *(each - done % each for each in periods))
-            train.plan(count)
-            room = [np.empty(count, net.numerics.dtype) for _ in watched]
-            before = state.frame
-            try:
-                losses.append(
-                    _core.fit(
+    own = contextlib.closing(bar) if bar is not progress else contextlib.nullcontext()
+    with own, contextlib.closing(walk.blocks()) as blocks:
+        for block in blocks:
+            if not block.counts:
+                try:
+                    _run(program, state, None, block, 0, block.windows)
+                except BaseException:  # a warm-up that was interrupted is made again
+                    state.frame = reached
+                    raise
+                continue
+            at = 0
+            while at < block.windows and not stopped:
+                limits = [bar.ahead(), *(each - done % each for each in periods)]
+                if steps is not None:
+                    limits.append(steps - done)
+                count = min(block.windows - at, *limits)
+                train.plan(count)
+                room = [np.empty(count, net.numerics.dtype) for _ in watched]
+                first, before = at, state.frame
+                try:
+                    found = _run(
                         program,
                         state,
                         train.core,
-                        streams,
+                        block,
                         first,
                         count,
                         watched=[*watched.values()],
                         room=room,
-                        stride=stride,
-                        **rows,
                     )
-                )
-            finally:  # also when interrupted: by as many frames as the state went on
-                done += (state.frame - before) // stride
-            for name, numbers in zip(watched, room, strict=True):
-                kept[name].append(numbers)
-            bar.advance(count, losses[-1][-1])
-            net.next_frame = (start + done * stride) % length  # for the callback and the checkpoint
-            if callback and done % every == 0:
-                with net.lent():
-                    stopped = bool(callback(done, float(losses[-1][-1])))
-            if path is not None and (
-                stopped or done == steps or (period is not None and done % period == 0)
-            ):
-                checkpoint.write(net, path)
-    finally:
-        net.next_frame = (start + done * stride) % length
-        if bar is not progress:
-            bar.close()
+                finally:  # also when interrupted: by as many frames as the state went on
+                    reached = state.frame
+                    gone = (reached - before) // stride
+                    at, done = at + gone, done + gone
+                    walk.reach(block, at)  # for the callback and the checkpoint
+                losses.append(found)
+                counts.append(block.counted(trace.frames, trace.graph.lanes, first, count))
+                for name, numbers in zip(watched, room, strict=True):
+                    kept[name].append(numbers)
+                bar.advance(count, found[-1])
+                if callback and done % every == 0:
+                    with net.lent():
+                        stopped = bool(callback(done, float(found[-1])))
+                if path is not None and period is not None and done % period == 0:
+                    checkpoint.write(net, path)
+                    written = done
+                if done == steps:
+                    break
+            if done == steps or stopped:
+                break
+    if path is not None and written != done:
+        checkpoint.write(net, path)
 
     def joined(parts: list[Array]) -> Array:
         return np.concatenate([np.zeros(0, net.numerics.dtype), *parts])
 
-    return History(joined(losses), stopped, {n: joined(parts) for n, parts in kept.items()})
+    seen = {name: joined(parts) for name, parts in kept.items()}
+    return History(joined(losses), stopped, np.concatenate(counts), seen)
+
+
+class _Around:
+    """Windows through whole arrays: one block without an end, which is walked around."""
+
+    def __init__(
+        self,
+        net: Net,
+        streams: list[Array],
+        rows: Rows,
+        frames: int,
+        start: Any,
+        steps: int | None,
+        stride: int,
+    ) -> None:
+        length = len(streams[0])
+        if length < frames:
+            raise ShapeError(f"the data have {length} frames, fewer than one window of {frames}")
+        begin = 0 if start is None else start
+        self.start = arrays.integer(begin, "start, a frame of the data,", 0, length - 1)
+        self.steps = -(-length // stride) if steps is None else steps
+        self._net = net
+        self._block = Block(streams, rows, self.steps, stride, start=self.start)
+
+    def blocks(self) -> Generator[Block]:
+        yield self._block
+
+    def reach(self, block: Block, window: int) -> None:
+        self._net.next_frame = block.frame(window)
+
+
+class _Epochs:
+    """Windows through a dataset, epoch by epoch."""
+
+    def __init__(
+        self,
+        net: Net,
+        dataset: Dataset,
+        windows: Windows,
+        start: object,
+        steps: int | None,
+        epochs: int | None,
+    ) -> None:
+        if steps is not None and epochs is not None:
+            raise UsageError("fit takes steps or epochs, not both")
+        if epochs is None and steps is None:
+            epochs = 1
+        self.epochs = None if epochs is None else arrays.integer(epochs, "epochs", 0)
+        self.start = net.next_window if start is None else _position(start)
+        self.steps = steps
+        self._net, self._dataset, self._windows = net, dataset, windows
+
+    def blocks(self) -> Generator[Block]:
+        return ahead(self._made())
+
+    def _made(self) -> Iterator[Block]:
+        first, skip = self.start
+        if self.steps == 0:
+            return
+        for epoch in itertools.count(first):
+            if self.epochs is not None and epoch == first + self.epochs:
+                return
+            for block in self._dataset.blocks(self._windows, epoch, skip):
+                yield replace(block, epoch=epoch)
+            skip = 0
+
+    def reach(self, block: Block, window: int) -> None:
+        ended = block.last and window == block.windows
+        here = block.epoch, block.window + window
+        self._net.next_window = (block.epoch + 1, 0) if ended else here
+
+
+def _position(start: object) -> tuple[int, int]:
+    """An epoch, and a window in it."""
+    if not isinstance(start, tuple | list) or len(start) != 2:
+        raise UsageError(
+            f"the start in a dataset is a pair of epoch and window, got {arrays.shown(start)}"
+        )
+    epoch, window = (arrays.integer(each, "of the start each", 0) for each in start)
+    return epoch, window
+
+
+def _run(
+    program: Program,
+    state: State,
+    core: Training | None,
+    block: Block,
+    first: int,
+    count: int,
+    **more: Any,
+) -> Array:
+    """So many windows of a block, from its window number `first` on; their losses."""
+    streams, begin = block.streams, block.frame(first)
+    losses: Array = _core.fit(
+        program, state, core, streams, begin, count, stride=block.stride, **block.rows, **more
+    )
+    return losses
 
 
 def _metrics(net: Net, metrics: Mapping[str, Symbol] | None, trace: Trace) -> dict[str, int]:
@@ -285,46 +412,33 @@ def _metrics(net: Net, metrics: Mapping[str, Symbol] | None, trace: Trace) -> di
     return found
 
 
-def short_window(net: Net, train: TrainingOperation, data: Sequence[Array]) -> float:
-    """Train on one window of all frames of the data, of any number; its loss before the update."""
-    loss = train.loss
-    trace = loss.trace
-    fetches = [loss.id, *trace.carried([loss.id])]
-    program = net.program(trace, len(data[0]), fetches, loss.id, frozen=train.frozen)
-    streams = net.streams(program, trace.inputs([loss.id]), data)
-    train.plan(1)
-    return float(_core.fit(program, net.states[trace.depth], train.core, streams, 0, 1)[0])
-
-
 def evaluate(
     net: Net,
     loss: Symbol,
-    data: Sequence[npt.ArrayLike],
+    data: Sequence[npt.ArrayLike] | Dataset,
     resets: npt.ArrayLike | None,
     masks: npt.ArrayLike | None,
 ) -> float:
     """See `BPTT.evaluate`."""
     loss = net.scalar_loss(loss)
     trace = loss.trace
-    fetches = [loss.id, *trace.carried([loss.id])]
+    program = net.program(trace, trace.frames, [loss.id, *trace.carried([loss.id])], loss.id)
+    windows = Windows.of(net, trace, [loss.id], program, trace.frames)
+    if isinstance(data, Dataset):
+        own_rows(net, trace, resets, masks)
+        walk = ahead(data.blocks(windows, 0))
+    else:
+        streams = net.streams(program, trace.inputs([loss.id]), data)
+        rows = net.rows(trace, len(streams[0]), resets, masks)
+        walk = rolled(iter([Chunk.of(streams, windows.lanes, **rows)]), windows)
     state = net.state_copy(trace.depth)
-    program = net.program(trace, trace.frames, fetches, loss.id)
-    streams = net.streams(program, trace.inputs([loss.id]), data)
-    length = len(streams[0])
-    rows = net.rows(trace, length, resets, masks)
-    windows, rest = divmod(length, trace.frames)
-    losses = [_core.fit(program, state, None, streams, 0, windows, **rows)] if windows else []
-    if rest:
-        program = net.program(trace, rest, fetches, loss.id)
-        tails = [stream[length - rest :] for stream in streams]
-        tail_rows: Rows = {
-            "resets": None if rows["resets"] is None else rows["resets"][length - rest :],
-            "masks": None if rows["masks"] is None else rows["masks"][length - rest :],
-        }
-        losses.append(_core.fit(program, state, None, tails, 0, 1, **tail_rows))
-    valid = rows["masks"]
-    counts = np.ones(length) if valid is None else valid.sum(axis=1)
-    weights = np.add.reduceat(counts, range(0, length, trace.frames), dtype=np.float64)
-    total = float(np.concatenate(losses, dtype=np.float64) @ weights)
-    mean = total / weights.sum() if weights.any() else 0.0
+    total = weight = 0.0
+    with contextlib.closing(walk):
+        for block in walk:
+            found = _run(program, state, None, block, 0, block.windows)
+            if block.counts:
+                counted = block.counted(trace.frames, windows.lanes, 0, block.windows)
+                total += float(found.astype(np.float64) @ counted)
+                weight += float(counted.sum())
+    mean = total / weight if weight else 0.0
     return arrays.finite(np.asarray(mean), "the loss over the data").item()
