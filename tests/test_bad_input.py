@@ -23,7 +23,7 @@ import numpy as np
 import pytest
 
 import bptt
-from bptt import initializers, interchange, layers, losses, palindrome, schedules
+from bptt import data, initializers, interchange, layers, losses, palindrome, schedules
 from bptt.errors import InterchangeError, UnknownNameError
 from bptt.sequential import Stream
 from bptt.streaming import Stepper
@@ -221,6 +221,11 @@ def sequential(*made: Any, **options: Any) -> bptt.Sequential:
 def fit_layers(net: bptt.Sequential, **options: Any) -> Any:
     x, y = np.ones((FRAMES, 3, 2), np.float32), np.ones((FRAMES, 3, 1), np.float32)
     return net.fit(**{"x": x, "y": y, "epochs": 1, "window": 4, **options})["loss"]
+
+
+def lanes_of(subject: Subject) -> data.Lanes:
+    """The numbers of its first lane, of as many features as it takes."""
+    return data.Lanes([array[:, :, 0] for array in subject.data])
 
 
 def embedded(layer: Any) -> bptt.Sequential:
@@ -690,6 +695,12 @@ def other_places() -> Iterator[Place]:
     yield place("BPTT.fit", "start", "integer", lambda s, v: fit(s, start=v), 0, FRAMES - 1)
     yield place("BPTT.fit", "every", "integer", lambda s, v: fit(s, every=v, callback=print), 1)
     yield place("BPTT.fit", "stride", "integer", lambda s, v: fit(s, stride=v), 1, WINDOW)
+    yield place(
+        "BPTT.fit", "epochs", "integer", lambda s, v: s.bp.fit(s.train, lanes_of(s), epochs=v), 0
+    )
+    yield place(
+        "BPTT.fit", "start", "position", lambda s, v: s.bp.fit(s.train, lanes_of(s), start=v)
+    )
     yield place("BPTT.step", "reset", "lanes", lambda s, v: s.bp.step(np.ones((2, 3)), reset=v))
     for name, use in row_users():
         for rows in ("resets", "masks"):
@@ -854,6 +865,13 @@ def other_places() -> Iterator[Place]:
         "named loss",
         lambda s, v: sequential().evaluate(np.ones((FRAMES, 3, 2)), TARGETS, loss=v),
     )
+    yield place(
+        "Sequential.fit",
+        "lanes",
+        "integer",
+        lambda s, v: fit_layers(sequential(), x=lanes_of(s), y=None, lanes=v),
+        1,
+    )
     yield place("Sequential.stream", "lanes", "integer", lambda s, v: sequential().stream(v), 1)
     yield place(
         "Sequential.with_lanes", "lanes", "integer", lambda s, v: sequential().with_lanes(v), 1
@@ -869,6 +887,22 @@ def other_places() -> Iterator[Place]:
         lambda s, v: bptt.Sequential.load("x", threads=v),
         1,
     )
+
+    # Datasets
+    def fitted(dataset: Any, subject: Subject) -> Any:
+        return subject.bp.fit(subject.train, dataset)
+
+    yield place("data.Lanes", "data", "arrays", lambda s, v: fitted(data.Lanes(v), s))
+    yield place("data.Sequences", "sequences", "list", lambda s, v: fitted(data.Sequences(v), s))
+    yield place("data.Sequences", "sequences", "items", lambda s, v: fitted(data.Sequences(v), s))
+    yield place("data.Chunks", "chunks", "list", lambda s, v: fitted(data.Chunks(v), s))
+    yield place("data.Chunks", "chunks", "items", lambda s, v: fitted(data.Chunks(v), s))
+    pair = np.ones((9, 2)), np.ones((9, 1))
+    yield place("data.Sequences", "seed", "integer", lambda s, v: data.Sequences([pair], seed=v), 0)
+    yield place(
+        "data.Sequences", "burn_in", "integer", lambda s, v: data.Sequences([pair], burn_in=v), 0
+    )
+    yield place("data.Lanes", "burn_in", "integer", lambda s, v: data.Lanes(pair, burn_in=v), 0)
 
     # Searches
     def build(seed: int) -> tuple[bptt.BPTT, float]:
@@ -1337,6 +1371,23 @@ WRONG: dict[str, list[Wrong]] = {
         Wrong(str(value), value, message="pair") for value in (5, "abc", [], (TARGETS,), TARGETS)
     ],
     "list": NO_LISTS,
+    "arrays": [wrong for wrong in NO_LISTS if wrong.what != "too many"],
+    "position": [
+        Wrong(str(value), value) for value in (3, "ab", (1,), (0, -1), (0.5, 0), (0, None), {0, 1})
+    ],
+    "items": [
+        *(
+            Wrong(str(value), [[value, np.ones(9)]], bptt.BpttError)
+            for value in (None, "ab", 1j, {})
+        ),
+        Wrong("a function of nothing", lambda: None, message="iterable"),
+        Wrong("a generator of numbers", lambda s, p: iter(range(3)), made=True),
+        Wrong("masked", [[np.ma.masked_array(np.ones((9, 2)), mask=True)] * 2], bptt.BpttError),
+        Wrong("too many axes", [[np.ones((9, 2, 3, 1)), np.ones((9, 1))]], bptt.ShapeError),
+        Wrong("of different lengths", [[np.ones((9, 2, 3)), np.ones((8, 1, 3))]], bptt.ShapeError),
+        Wrong("no features", [[np.ones((9, 0)), np.ones((9, 0))]], bptt.ShapeError),
+        Wrong("one array too few", [[np.ones((9, 2))]], bptt.BpttError),
+    ],
     "operand": [
         Wrong("text", "x"),
         Wrong("complex", 1j * np.ones((1, 3))),
@@ -1699,6 +1750,7 @@ def methods(kind: type, prefix: str = "") -> dict[str, Any]:
 MADE_BY_USERS = {bptt.BPTT, bptt.ClipByValue, bptt.ClipByGlobalNorm, palindrome.Configuration}
 MADE_BY_USERS |= {bptt.SGD, bptt.RMSProp, bptt.Adagrad, bptt.Adam, bptt.AdamW}
 MADE_BY_USERS |= {schedules.constant, schedules.cosine, schedules.step, schedules.warm_up}
+MADE_BY_USERS |= {data.Lanes, data.Sequences, data.Chunks}
 MADE_BY_USERS |= {bptt.Sequential, bptt.RNN, bptt.LSTM, bptt.GRU, bptt.Dense, bptt.Embedding}
 OPERATORS = {"__call__", "__getitem__", "__setitem__", "__matmul__", "__rmatmul__"}
 OPERATORS |= {f"__{way}{name}__" for way in ("", "r") for name in ("add", "sub", "mul", "truediv")}
@@ -1739,6 +1791,15 @@ NO_WAY_IN = {
     "Embedding.build": "called by Sequential",
     "BPTT.fit(progress)": "anything is true or false",
     "Sequential.fit(progress)": "anything is true or false",
+    "data.Sequences(shuffle)": "anything is true or false",
+    "data.Chunks(resets)": "anything is true or false",
+    "data.Dataset.blocks": "called by fit and evaluate",
+    "data.Dataset.once": "called by predict",
+    "data.Dataset.gather": "called by predict",
+    "data.Chunks.blocks": "called by fit and evaluate",
+    "data.Chunks.once": "called by predict",
+    "data.Chunks.gather": "called by predict",
+    "data.Lanes.gather": "called by predict",
 }
 
 

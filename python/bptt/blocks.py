@@ -273,7 +273,7 @@ def _plans(pieces: Iterator[Piece], windows: Windows) -> Iterator[_Plan]:
     begin = number = 0
     coming = next(pieces, None)
     if coming is None:
-        raise ShapeError("the dataset has no sequences")
+        raise UsageError("the dataset has no sequences")
     while True:
         limit = begin + windows.at_once * stride
         while coming is not None and free[0][0] < limit:
@@ -451,7 +451,7 @@ def rolled(chunks: Iterator[Chunk], windows: Windows, skip: int = 0) -> Generato
     have, number = overlap, 0
     coming = next(chunks, None)
     if coming is None:
-        raise ShapeError("the dataset has no chunks")
+        raise UsageError("the dataset has no chunks")
     while coming is not None or have > overlap:
         while coming is not None and have < overlap + windows.at_once * stride:
             held.append(coming)

@@ -152,8 +152,8 @@ class Sequences(_Laid):
     Raises:
         ShapeError: arrays of different lengths in a sequence, without frames, of more than two
             axes, or of other features than in the first one; a sequence without a frame that
-            counts; no sequences.
-        UsageError: no lists of arrays of real numbers; a `seed` or a `burn_in` below 0; `shuffle`
+            counts.
+        UsageError: no sequences, or no lists of arrays of real numbers; a `seed` or a `burn_in` below 0; `shuffle`
             without a list; an iterator that was walked through before.
         NonFiniteError: when it is read, NaN or infinity.
 
@@ -173,7 +173,7 @@ class Sequences(_Laid):
         self._items: _Items | list[Piece]
         if isinstance(sequences, list | tuple):
             if not sequences:
-                raise ShapeError("the dataset has no sequences")
+                raise UsageError("the dataset has no sequences")
             self._items = [*self._checked(sequences)]
         else:
             self._items = _Items(sequences, "sequences")
@@ -232,8 +232,8 @@ class Chunks(Dataset):
 
     Raises:
         UsageError: nothing iterable and no function; an iterator that was walked through before;
-            when it is read, no lists of arrays of real numbers.
-        ShapeError: when it is read, no chunks; arrays that do not fit the net or one another.
+            when it is read, no chunks, or no lists of arrays of real numbers.
+        ShapeError: when it is read, arrays that do not fit the net or one another.
         NonFiniteError: when it is read, NaN or infinity.
 
     Example:
@@ -301,7 +301,8 @@ class _Items:
     """Things that come one by one: from a function in every epoch, or from an iterable."""
 
     def __init__(self, given: Items, what: str) -> None:
-        if not callable(given) and not isinstance(given, Iterable):
+        single = isinstance(given, np.ndarray) and not given.ndim
+        if not callable(given) and (single or not isinstance(given, Iterable)):
             raise UsageError(
                 f"{what} are a list, anything else iterable, or a function that returns such; got "
                 f"{arrays.shown(given)}"
@@ -334,7 +335,7 @@ class _Items:
             if isinstance(self._given, Iterator):
                 self._given, self._walked = itertools.chain([item], walk), False
             return item
-        raise ShapeError(f"the dataset has no {self._what}")
+        raise UsageError(f"the dataset has no {self._what}")
 
 
 def _listed(given: Any, what: str) -> Sequence[Any]:
