@@ -1,19 +1,30 @@
-"""What resets and masks inside a window cost: the time of a window with them over one without.
+"""What sequences cost: resets and masks inside a window, and data that are read from a file.
 
-    python benchmarks/sequences.py           the goal is at most 1.05
+    python benchmarks/sequences.py
     python benchmarks/sequences.py --short   short runs, for CI; nothing is asked of the times
+
+Resets and masks: the time of a window with them over one without; the goal is at most 1.05.
 
 LSTM 64 -> 128, batch 32, T = 64, fused and as a user writes it from primitives, on one thread, by
 Adam. The sequences have random lengths, 50 frames on average, one behind another in every lane, and
 a fifth of them is followed by some frames of padding. Windows without and with take turns, and the
 ratio is that of the smallest times. Before anything is timed, the marked windows' losses have to be
 those of windows with zeros for past values and unmasked frames alone. Status 1 if they differ.
+
+Memory maps: the throughput of `bptt.data.Lanes` over two files, which the system is told to forget
+before each pass so that they come from the disk, over that of whole arrays in memory, of medians of
+passes that take turns; the goal is at least 0.95. The fused net, on one thread: the other processor
+reads ahead. Status 1 if the losses differ.
 """
 
 from __future__ import annotations
 
+import os
 import sys
+import tempfile
 import time
+from pathlib import Path
+from statistics import median
 from typing import Any
 
 import numpy as np
@@ -51,7 +62,7 @@ class Net:
             h = cell(bp, x)
             return x, y, h, bptt.layers.dense(bp, h, 1)
 
-        self.bp = bptt.BPTT(seed=0)
+        self.bp = bptt.BPTT(seed=0, threads=1)
         _, y, _, self.out = self.bp.generate_graphs(frame, num_loops=T)["deep"]
         self.train = self.bp.minimize(bptt.reduce_mean(bptt.square(self.out - y)), bptt.Adam(1e-3))
         rng = np.random.default_rng(0)
@@ -62,7 +73,7 @@ class Net:
     def seconds(self, **given: Any) -> float:
         """For all windows once."""
         begin = time.perf_counter()
-        self.bp.fit(self.train, self.data, progress=False, **given)
+        self.bp.fit(self.train, **{"data": self.data, "progress": False, **given})
         return time.perf_counter() - begin
 
 
@@ -98,8 +109,52 @@ def same(net: Net) -> bool:
     return bool(np.isclose(marked, np.concatenate(errors, axis=1).mean(), rtol=1e-4))
 
 
+class Files:
+    """One long recording in two files, and its lanes side by side in memory."""
+
+    def __init__(self, folder: Path, windows: int) -> None:
+        rng = np.random.default_rng(0)
+        self.paths, self.arrays = [], []
+        for features in (FEATURES, 1):
+            recording = rng.normal(size=(BATCH * windows * T, features)).astype(np.float32)
+            self.paths.append(folder / f"{features}.npy")
+            np.save(self.paths[-1], recording)
+            lanes = recording.reshape(BATCH, -1, features).swapaxes(0, 1)  # (time, batch, features)
+            self.arrays.append(np.ascontiguousarray(lanes).swapaxes(1, 2))
+
+    def mapped(self) -> bptt.data.Lanes:
+        """As memory maps, of which the system is told to forget what it has in memory."""
+        for path in self.paths:
+            with path.open() as file:
+                os.fsync(file.fileno())
+                if hasattr(os, "posix_fadvise"):
+                    os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+        return bptt.data.Lanes([np.load(path, mmap_mode="r") for path in self.paths])
+
+
+def memory_maps(short: bool) -> int:
+    with tempfile.TemporaryDirectory() as folder:
+        files = Files(Path(folder), windows=2 if short else 384)
+        size = sum(path.stat().st_size for path in files.paths) / 2**20
+        net, other = Net(fused, windows=1), Net(fused, windows=1)
+        in_memory = net.bp.fit(net.train, files.arrays).loss
+        if not np.allclose(other.bp.fit(other.train, files.mapped()).loss, in_memory, rtol=1e-5):
+            print("memory maps: the losses differ")
+            return 1
+        rounds = [
+            (net.seconds(data=files.arrays), net.seconds(data=files.mapped()))
+            for _ in range(2 if short else 3)
+        ]
+        memory, disk = (median(times) for times in zip(*rounds, strict=True))
+        print(
+            f"memory maps of {size:.0f} MiB, from the disk: {memory / disk:.3f} of the throughput "
+            "from memory (goal 0.95)"
+        )
+    return 0
+
+
 def main(short: bool) -> int:
-    status = 0
+    status = memory_maps(short)
     for name, cell in (("fused", fused), ("written", written)):
         net = Net(cell, windows=2 if short else 8)
         if not same(net):

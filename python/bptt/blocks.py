@@ -1,7 +1,7 @@
 """A dataset as blocks of windows, which the core walks through while the next one is read.
 
 Sequences are laid one behind another into the lanes of a net, each into the lane that is free
-first. The line of frames that comes of it is cut into windows, and so many windows as make some
+first. The line of frames that comes of it is cut into windows, and so many windows as make two
 megabytes are one block: an array for each placeholder, with rows that say where sequences begin and
 which frames there are. Nothing here knows what a net computes.
 """
@@ -23,7 +23,7 @@ from bptt.net import Net, Rows
 from bptt.numerics import Array, Program
 from bptt.trace import Trace
 
-BLOCK = 2**22  # bytes of a block's arrays, about
+BLOCK = 2**21  # bytes of a block's arrays, about
 
 Flags = npt.NDArray[np.bool_]
 
@@ -365,7 +365,11 @@ def _filled(
                 f"{found.piece.name} has {stream[time, feature, lane]} for {feed.name!r} at frame "
                 f"{found.begin + time + low - found.at}, feature {feature}; expected finite numbers"
             ) from None
-    return streams, {"resets": resets, "masks": masks}
+    return streams, {"resets": _some(resets), "masks": None if masks.all() else masks}
+
+
+def _some(resets: Flags) -> Flags | None:
+    return resets if resets.any() else None
 
 
 def _frames(source: Source, frames: slice, piece: Piece) -> Any:
@@ -466,7 +470,7 @@ def rolled(chunks: Iterator[Chunk], windows: Windows, skip: int = 0) -> Generato
         if less < count:
             all = _first(held, overlap + gone).part(less * stride)
             rows: Rows = {
-                "resets": all.resets if all.resets.any() else None,
+                "resets": _some(all.resets),
                 "masks": None if all.masks.all() else all.masks,
             }
             last = coming is None and have == overlap

@@ -99,8 +99,9 @@ class Lanes(_Laid):
     Example:
         .. code-block:: python
 
-            x, y = np.lib.format.open_memmap("x.npy", "r"), np.lib.format.open_memmap("y.npy", "r")
-            bp.fit(train, bptt.data.Lanes([x, y]), epochs=3)
+            np.save("x.npy", inputs), np.save("y.npy", targets)
+            maps = [np.load(name, mmap_mode="r") for name in ("x.npy", "y.npy")]
+            bp.fit(train, bptt.data.Lanes(maps), epochs=3)
     """
 
     def __init__(self, data: Sequence[Any], *, burn_in: int = 0) -> None:
@@ -153,15 +154,15 @@ class Sequences(_Laid):
         ShapeError: arrays of different lengths in a sequence, without frames, of more than two
             axes, or of other features than in the first one; a sequence without a frame that
             counts.
-        UsageError: no sequences, or no lists of arrays of real numbers; a `seed` or a `burn_in` below 0; `shuffle`
-            without a list; an iterator that was walked through before.
+        UsageError: no sequences, or no lists of arrays of real numbers; a `seed` or a `burn_in`
+            below 0; `shuffle` without a list; an iterator that was walked through before.
         NonFiniteError: when it is read, NaN or infinity.
 
     Example:
         .. code-block:: python
 
-            dataset = bptt.data.Sequences(list(zip(xs, ys)), shuffle=True)
-            bp.fit(train, dataset, epochs=3)
+            sequences = [(inputs[:300], targets[:300]), (inputs[500:], targets[500:])]
+            bp.fit(train, bptt.data.Sequences(sequences, shuffle=True), epochs=3)
     """
 
     def __init__(
@@ -240,9 +241,8 @@ class Chunks(Dataset):
         .. code-block:: python
 
             def chunks():
-                for path in paths:
-                    with np.load(path) as file:
-                        yield file["x"], file["y"]
+                for t in range(0, 2000, 100):
+                    yield inputs[t : t + 100], targets[t : t + 100]
 
 
             bp.fit(train, bptt.data.Chunks(chunks), epochs=3)
