@@ -199,3 +199,13 @@ def test_starts_that_are_given_up_begin_the_bar_anew(monkeypatch):
     bar.close()
     assert "restart 1: 100%" in terminal.getvalue()
     assert "100/100" in terminal.getvalue()
+
+
+def test_of_a_dataset_it_says_how_many_windows_there_were(monkeypatch):
+    """How many there will be is known at the end alone, unless steps are given."""
+    terminal = watched(monkeypatch)
+    bp, train, _ = net()
+    bp.fit(train, bptt.data.Lanes(DATA), epochs=2)
+    assert "100 windows [" in terminal.getvalue()
+    bp.fit(train, bptt.data.Lanes(DATA), steps=70)
+    assert "70/70 [" in terminal.getvalue()
