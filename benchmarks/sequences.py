@@ -87,14 +87,15 @@ def files(options: argparse.Namespace) -> list[report.Goal]:
         nets = [marked.Net(marked.fused, windows=1) for _ in range(2)]
         data: list[Callable[[], Any]] = [lambda: recording.arrays, recording.mapped]
         times: dict[str, list[float]] = {"memory": [], "files": []}
-        for _ in range(1 + rounds):
+        for turn in range(1 + rounds):
             losses = []
             for net, source, name in zip(nets, data, times, strict=True):
                 given = source()
                 began = time.perf_counter()
                 losses.append(net.bp.fit(net.train, given, progress=False).loss)
                 times[name].append(time.perf_counter() - began)
-            if not np.allclose(*losses, rtol=1e-5):
+            # Later, arrays go on with the state that they left, and a dataset begins anew.
+            if turn == 0 and not np.allclose(*losses, rtol=1e-5):
                 raise check.Different("files: the losses from memory and from memory maps")
     ratio = report.ratio(
         {name: np.array(each[1:]) for name, each in times.items()}, "memory", "files"
