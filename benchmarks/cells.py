@@ -35,6 +35,7 @@ CELLS: dict[str, Layer] = {
     ],
     "lstm, coupled": lambda bp, x: bptt.layers.lstm(bp, x, WIDTH, coupled=True)[1],
     "lstm, projected to 64": lambda bp, x: bptt.layers.lstm(bp, x, WIDTH, projection=64)[1],
+    "lstm, layer norm": lambda bp, x: bptt.layers.lstm(bp, x, WIDTH, layer_norm=True)[1],
     "gru, reset after": lambda bp, x: bptt.layers.gru(bp, x, WIDTH),
     "gru, reset before": lambda bp, x: bptt.layers.gru(bp, x, WIDTH, reset="before"),
     "rnn": lambda bp, x: bptt.layers.rnn(bp, x, WIDTH),

@@ -235,6 +235,12 @@ def minimum(a, b):
 
 
 @framewise
+def less(a, b):
+    a, b = as_values(a, b)
+    return record(np.where(a.array < b.array, 1.0, 0.0), (a, lambda g: 0 * g), (b, lambda g: 0 * g))
+
+
+@framewise
 def matmul(a, b):
     a, b = as_values(a, b)
     return record(a.array @ b.array, (a, lambda g: g @ b.array.T), (b, lambda g: a.array.T @ g))
@@ -442,19 +448,66 @@ def choose(a, b, columns):
     return result
 
 
+def normal(v, epsilon):
+    """Layer normalisation without gain and bias."""
+    v = v - reduce_mean(v, axis=0)
+    return v / sqrt(reduce_mean(square(v), axis=0) + epsilon)
+
+
+def past_of_layer(bp, name, features, start):
+    """A layer's state a frame ago; its start is zero, or a weight of the scope."""
+    begin = np.zeros((features, 1))
+    if start == "learned":
+        begin = bp.get_variable(f"{name.split('-')[0]}_start", (features, 1))
+    return bp.get_past_variable(name, begin)
+
+
+def dropped(bp, v, name, p):
+    """v by a mask that is carried from frame to frame, and drawn where it is negative."""
+    if not p:
+        return v
+    past = bp.get_past_variable(name, np.full((v.shape[0], 1), -1.0)).array
+    drawn = np.where(bp.random_uniform(v.shape).array < 1 - p, 1 / (1 - p), 0.0)
+    mask = np.where(past < 0, drawn, past)
+    bp.name_variable(name, bp.constant(mask))
+    return v * mask
+
+
+def zoned(bp, past, new, p):
+    """The past where a uniform number is below p, else the new."""
+    if not p:
+        return new
+    stays = np.where(bp.random_uniform(new.shape).array < p, 1.0, 0.0)
+    return past * stays + new * (1.0 - stays)
+
+
 class layers:
-    """The cells as their equations; where weights and starting values come from is not asked."""
+    """The cells as their equations; how weights are drawn is not asked."""
 
     @staticmethod
-    def rnn(bp, x, width, *, output=False, layer_index=None, initializer=None, initial_state=None):
+    def rnn(
+        bp,
+        x,
+        width,
+        *,
+        output=False,
+        layer_index=None,
+        initial_state=None,
+        zoneout=0,
+        dropout=0,
+        recurrent_dropout=0,
+    ):
         """h = tanh(W_aa h' + W_ax x + b_a); with output=True o = tanh(W_ya h + b_y)."""
         index = bp.next_layer(layer_index)
-        past = bp.get_past_variable(f"hidden-{index}", np.zeros((width, x.shape[1])))
+        x = dropped(bp, x, f"input-mask-{index}", dropout)
         with bp.variable_scope(f"rnn_layer_{index}"):
+            past = past_of_layer(bp, f"hidden-{index}", width, initial_state)
+            seen = dropped(bp, past, f"hidden-mask-{index}", recurrent_dropout)
             W_ax = bp.get_variable("W_ax", (width, x.shape[0]))
             W_aa = bp.get_variable("W_aa", (width, width))
             b_a = bp.get_variable("b_a", (width, 1))
-            h = bp.name_variable(f"hidden-{index}", tanh(W_aa @ past + W_ax @ x + b_a))
+            h = zoned(bp, past, tanh(W_aa @ seen + W_ax @ x + b_a), zoneout)
+            bp.name_variable(f"hidden-{index}", h)
             if not output:
                 return h
             W_ya = bp.get_variable("W_ya", (width, width))
@@ -462,11 +515,24 @@ class layers:
             return tanh(W_ya @ h + b_y)
 
     @staticmethod
-    def gru(bp, x, width, *, reset="after", layer_index=None, initializer=None, initial_state=None):
+    def gru(
+        bp,
+        x,
+        width,
+        *,
+        reset="after",
+        layer_index=None,
+        initial_state=None,
+        zoneout=0,
+        dropout=0,
+        recurrent_dropout=0,
+    ):
         """Cho et al. 2014; r meets the product with the state, or the state before it."""
         index = bp.next_layer(layer_index)
-        past = bp.get_past_variable(f"hidden-{index}", np.zeros((width, x.shape[1])))
+        x = dropped(bp, x, f"input-mask-{index}", dropout)
         with bp.variable_scope(f"gru_layer_{index}"):
+            past = past_of_layer(bp, f"hidden-{index}", width, initial_state)
+            seen = dropped(bp, past, f"hidden-mask-{index}", recurrent_dropout)
 
             def from_x(gate):
                 W_x = bp.get_variable(f"W_x{gate}", (width, x.shape[0]))
@@ -475,13 +541,14 @@ class layers:
             def from_state(gate, state):
                 return bp.get_variable(f"W_h{gate}", (width, width)) @ state
 
-            r, z = (sigmoid(from_x(gate) + from_state(gate, past)) for gate in "rz")
+            r, z = (sigmoid(from_x(gate) + from_state(gate, seen)) for gate in "rz")
             if reset == "after":
-                met = r * (from_state("n", past) + bp.get_variable("b_hn", (width, 1)))
+                met = r * (from_state("n", seen) + bp.get_variable("b_hn", (width, 1)))
             else:
-                met = from_state("n", r * past)
+                met = from_state("n", r * seen)
             n = tanh(from_x("n") + met)
-        return bp.name_variable(f"hidden-{index}", (1.0 - z) * n + z * past)
+            h = zoned(bp, past, (1.0 - z) * n + z * past, zoneout)
+        return bp.name_variable(f"hidden-{index}", h)
 
     @staticmethod
     def lstm(
@@ -492,21 +559,37 @@ class layers:
         peephole=None,
         coupled=False,
         projection=None,
+        layer_norm=False,
+        epsilon=1e-5,
         layer_index=None,
-        initializer=None,
         initial_state=None,
+        zoneout=(0, 0),
+        dropout=0,
+        recurrent_dropout=0,
     ):
-        """Graves 2013, equations 7 to 11; h', c' are the past values, o looks at the new c."""
+        """Graves 2013, equations 7 to 11, or Ba, Kiros & Hinton 2016, equations 20 to 22.
+
+        h', c' are the past values, o looks at the new c.
+        """
         index = bp.next_layer(layer_index)
         outputs = width if projection is None else projection
-        h_past = bp.get_past_variable(f"hidden-{index}", np.zeros((outputs, x.shape[1])))
-        c_past = bp.get_past_variable(f"cell-{index}", np.zeros((width, x.shape[1])))
+        x = dropped(bp, x, f"input-mask-{index}", dropout)
         with bp.variable_scope(f"lstm_layer_{index}"):
-
-            def affine(gate):
-                W_x = bp.get_variable(f"W_x{gate}", (width, x.shape[0]))
-                W_h = bp.get_variable(f"W_h{gate}", (width, outputs))
-                return W_x @ x + W_h @ h_past + bp.get_variable(f"b_{gate}", (width, 1))
+            c_past = past_of_layer(bp, f"cell-{index}", width, initial_state)
+            h_past = past_of_layer(bp, f"hidden-{index}", outputs, initial_state)
+            seen = dropped(bp, h_past, f"hidden-mask-{index}", recurrent_dropout)
+            gates = "ico" if coupled else "ifco"
+            sums = {gate: bp.get_variable(f"b_{gate}", (width, 1)) for gate in gates}
+            for kind, v in (("x", x), ("h", seen)):
+                shape = (width, v.shape[0])
+                products = [bp.get_variable(f"W_{kind}{gate}", shape) @ v for gate in gates]
+                if layer_norm:
+                    whole = normal(concat(products), epsilon)
+                    for k, gate in enumerate(gates):
+                        gain = bp.get_variable(f"gain_{kind}{gate}", (width, 1))
+                        products[k] = gain * whole[k * width : (k + 1) * width]
+                for gate, product in zip(gates, products, strict=True):
+                    sums[gate] = product + sums[gate]
 
             def peep(gate, c):
                 if peephole == "full":
@@ -515,13 +598,19 @@ class layers:
                     return bp.get_variable(f"W_c{gate}", (width, 1)) * c
                 return 0.0
 
-            i = sigmoid(affine("i") + peep("i", c_past))
-            f = 1.0 - i if coupled else sigmoid(affine("f") + peep("f", c_past))
-            c = bp.name_variable(f"cell-{index}", f * c_past + i * tanh(affine("c")))
-            o = sigmoid(affine("o") + peep("o", c))
-            h = o * tanh(c)
+            i = sigmoid(sums["i"] + peep("i", c_past))
+            f = 1.0 - i if coupled else sigmoid(sums["f"] + peep("f", c_past))
+            c = f * c_past + i * tanh(sums["c"])
+            o = sigmoid(sums["o"] + peep("o", c))
+            if layer_norm:
+                gain, bias = (bp.get_variable(f"{n}_cell", (width, 1)) for n in ("gain", "bias"))
+                h = o * tanh(gain * normal(c, epsilon) + bias)
+            else:
+                h = o * tanh(c)
             if projection is not None:
                 h = bp.get_variable("W_rm", (projection, width)) @ h
+            c, h = zoned(bp, c_past, c, zoneout[0]), zoned(bp, h_past, h, zoneout[1])
+            bp.name_variable(f"cell-{index}", c)
             return c, bp.name_variable(f"hidden-{index}", h)
 
     @staticmethod

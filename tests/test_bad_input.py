@@ -355,7 +355,7 @@ def array_places() -> Iterator[Place]:
         lambda s, v: naming(v),
         (2, 3),
     )
-    for name in ("maximum", "minimum"):
+    for name in ("maximum", "minimum", "less"):
         function = getattr(bptt, name)
         for argument, order in (("a", 1), ("b", -1)):
             yield Place(
@@ -566,6 +566,26 @@ def other_places() -> Iterator[Place]:
             "choice",
             lambda s, v, n=name, a=argument: inside(lambda bp, x: layer(n, bp, x, **{a: v})),
         )
+    for name in ("rnn", "gru", "lstm"):
+        for argument in ("zoneout", "dropout", "recurrent_dropout"):
+            yield place(
+                f"layers.{name}",
+                argument,
+                "fraction",
+                lambda s, v, n=name, a=argument: inside(lambda bp, x: layer(n, bp, x, **{a: v})),
+            )
+    yield place(
+        "layers.lstm",
+        "zoneout",
+        "pair of shares",
+        lambda s, v: inside(lambda bp, x: layer("lstm", bp, x, zoneout=v)),
+    )
+    yield place(
+        "layers.lstm",
+        "epsilon",
+        "positive",
+        lambda s, v: inside(lambda bp, x: layer("lstm", bp, x, layer_norm=True, epsilon=v)),
+    )
     yield place(
         "layers.lstm",
         "projection",
@@ -732,8 +752,9 @@ def other_places() -> Iterator[Place]:
     pairs |= {"binary_cross_entropy_with_logits": "logits", "softmax_cross_entropy": "logits"}
     for name, first in pairs.items():
         loss = f"losses.{name}"
-        variance = ["variance"] if name == "gaussian_nll" else []
-        for argument in [first, "target", "weights", *variance]:
+        for argument in {first, "target", "weights", "variance"} - (
+            set() if name == "gaussian_nll" else {"variance"}
+        ):
             yield place(
                 loss,
                 argument,
@@ -826,6 +847,14 @@ def other_places() -> Iterator[Place]:
         (bptt.LSTM, "peephole", "choice"),
         (bptt.LSTM, "coupled", "switch"),
         (bptt.LSTM, "projection", "width"),
+        (bptt.LSTM, "layer_norm", "switch"),
+        (bptt.LSTM, "epsilon", "positive"),
+        *(
+            (kind, argument, "fraction")
+            for kind in (bptt.RNN, bptt.LSTM, bptt.GRU)
+            for argument in ("zoneout", "dropout", "recurrent_dropout")
+        ),
+        *((kind, "initial_state", "choice") for kind in (bptt.RNN, bptt.LSTM, bptt.GRU)),
         (bptt.GRU, "reset", "choice"),
         (bptt.Dense, "activation", "function"),
     ):
@@ -1226,6 +1255,9 @@ WRONG: dict[str, list[Wrong]] = {
         Wrong("infinite in float32", 1e60, message="float32"),
     ],
     "fraction": [*NO_NUMBERS, Wrong("one", 1.0), Wrong("negative", -0.1)],
+    "pair of shares": [
+        Wrong(str(value), value) for value in ((), (0.1,), (0.1, 0.1, 0.1), (0.1, 1.0), ("a", 0.1))
+    ],
     "switch": [
         Wrong("None", None),
         Wrong("text", "no"),
@@ -1781,6 +1813,7 @@ NO_WAY_IN = {
     "ClipByGlobalNorm.build": "called by minimize",
     "layers.rnn(output)": "anything is true or false",
     "layers.lstm(coupled)": "anything is true or false",
+    "layers.lstm(layer_norm)": "anything is true or false",
     "BPTT.stepper(own_state)": "anything is true or false",
     "load(frame)": "as for generate_graphs",
     "RNN.build": "called by Sequential",

@@ -14,6 +14,7 @@ import pytest
 import bptt
 from frames import (
     CELLS,
+    DROPPED,
     LSTM,
     PEEPHOLES,
     RNN,
@@ -94,8 +95,127 @@ def test_batches_and_windows(cell: Layer, frames: int, batch: int, dtype: str) -
 def test_widths_about_the_size_of_a_register(
     cell: Layer, features: int, width: int, batch: int, dtype: str
 ) -> None:
+    if cell is CELLS["lstm_normalised"]:
+        width = max(width, 2)  # one number, normalised, is zero whatever it was
     # A lone unit may be close to saturation, where 1 - h^2 magnifies the rounding of h.
     assert_same(stack(cell, features, width, batch), 3, dtype, 1000 if width == 1 else 100)
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize("batch", [1, 5])
+@pytest.mark.parametrize("name", DROPPED)
+def test_entries_that_are_dropped_or_stay(name: str, batch: int, dtype: str) -> None:
+    """In two layers, over a window whose masks are partly drawn in it."""
+    frame_of = stack(DROPPED[name], 7, 9, batch, layers=2)
+    outputs, gradients = outputs_and_gradients(frame_of("fused"), 6, dtype)
+    expected_outputs, expected = outputs_and_gradients(frame_of("primitive"), 6, dtype)
+    for got, want in zip(outputs, expected_outputs, strict=True):
+        assert_rounding(got, want)
+    for mask in [of for of in expected if "-mask-" in str(of)]:
+        assert not gradients.pop(mask).any()
+        assert not expected.pop(mask).any()
+    assert_same_gradients(gradients, expected)
+
+
+@pytest.mark.parametrize("name", DROPPED)
+def test_nothing_is_random_in_the_shallow_mode(name: str, rng: np.random.Generator) -> None:
+    """No masks; of what stays, the mean. As primitives have it, and twice the same."""
+    results = []
+    for form in ("fused", "primitive"):
+        bp = bptt.BPTT(seed=0, dtype="float64")
+        bp.generate_graphs(stack(DROPPED[name], 4, 5, 2)(form), num_loops=3)
+        draw_weights(bp, np.random.default_rng(3))
+        assert not any("mask" in state for state in bp.state[bp.SHALLOW])
+        x = np.random.default_rng(4).normal(size=(6, 4, 2))
+        for _ in range(2):
+            bp.reset_state(bp.SHALLOW)
+            results.append(bp.predict([x]))
+    assert_rounding(results[0], results[2])
+    np.testing.assert_array_equal(results[0], results[1])
+
+
+def test_masks_are_of_sequences() -> None:
+    """The same at all frames; drawn anew in lanes that are reset, and nowhere else; in the right
+    proportion, and with the right mean."""
+
+    def frame(bp: bptt.BPTT, depth: str) -> Any:
+        x = bp.placeholder((200, 3))
+        h = bptt.layers.rnn(bp, x, 4, dropout=0.3)
+        if depth == bp.SHALLOW:
+            return x, h
+        return x, bp.get_past_variable("input-mask-0", np.full((200, 1), -1.0)), h
+
+    bp = bptt.BPTT(seed=0, dtype="float64")
+    bp.generate_graphs(frame, num_loops=6)
+    resets = np.zeros((6, 3), dtype=bool)
+    resets[3, 1] = True
+    feed = bp.generate_feed_dict("deep", [np.ones((6, 200, 3))], 1, resets=resets)
+    _, past, _ = bp.graphs["deep"]
+    before, last = bp.run([past, bp.generate_output_definitions("deep")[1]], feed)
+    first = (before == -1).all(axis=1)  # the starting value, where a mask is to be drawn
+    assert first.tolist() == [
+        [True] * 3,
+        *[[False] * 3] * 2,
+        [False, True, False],
+        *[[False] * 3] * 2,
+    ]
+    for lane in (0, 2):
+        assert (before[1:, :, lane] == last[:, lane]).all()
+    assert (before[1, :, 1] == before[2, :, 1]).all()
+    assert (before[4:, :, 1] == last[:, 1]).all()
+    assert (before[2] != last).any(axis=0).tolist() == [False, True, False]
+    assert set(np.unique(last)) == {0.0, 1.0 / 0.7}
+    assert abs(last.mean() - 1.0) < 0.1
+
+
+def test_what_stays_is_the_past_to_the_bit() -> None:
+    def frame(bp: bptt.BPTT, depth: str) -> Any:
+        x = bp.placeholder((3, 2))
+        return x, *bptt.layers.lstm(bp, x, 100, zoneout=(0.5, 0.1))
+
+    bp = bptt.BPTT(seed=0)
+    bp.generate_graphs(frame, num_loops=20)
+    x = np.random.default_rng(0).normal(size=(20, 3, 2))
+    _, *states = bp.run(list(bp.graphs["deep"]), bp.generate_feed_dict("deep", [x], 1))
+    for state, p in zip(states, (0.5, 0.1), strict=True):
+        assert abs((state[1:] == state[:-1]).mean() - p) < 0.02
+
+
+@pytest.mark.parametrize("name", ["rnn", "gru", "lstm"])
+def test_a_learned_start(name: str, rng: np.random.Generator) -> None:
+    """It is a weight, where states begin, with the gradient of the lanes that begin anew."""
+
+    def frame(bp: bptt.BPTT, depth: str) -> Any:
+        x = bp.placeholder((2, 3))
+        made = getattr(bptt.layers, name)(bp, x, 4, initial_state="learned")
+        return x, made[1] if name == "lstm" else made
+
+    bp = bptt.BPTT(seed=0, dtype="float64")
+    _, out = bp.generate_graphs(frame, num_loops=5)["deep"]
+    draw_weights(bp, rng)
+    starts = [weight for weight in bp.parameters if weight.endswith("_start")]
+    assert len(starts) == (2 if name == "lstm" else 1)
+    bp.reset_state("deep")
+    for weight in starts:
+        state = bp.state["deep"][weight.split("/")[1].replace("_start", "-0")]
+        np.testing.assert_array_equal(state, np.tile(bp.parameters[weight], (1, 3)))
+    resets = np.zeros((5, 3), dtype=bool)
+    resets[0] = resets[3, 1] = True
+    loss, x = bptt.reduce_sum(bptt.square(out - 0.3)), rng.normal(size=(5, 2, 3))
+    assert not any(
+        bp.gradients(loss, bp.generate_feed_dict("deep", [x], 1))[w].any() for w in starts
+    )
+    feed = bp.generate_feed_dict("deep", [x], 1, resets=resets)
+    gradients = bp.gradients(loss, feed)
+    for weight in starts:
+        direction, kept = rng.normal(size=(4, 1)), bp.parameters[weight]
+        sides = []
+        for sign in (1, -1):
+            bp.parameters[weight] = kept + sign * 1e-6 * direction
+            sides.append(bp.run(loss, feed))
+        bp.parameters[weight] = kept
+        slope = (sides[0] - sides[1]) / 2e-6
+        assert (gradients[weight] * direction).sum() == pytest.approx(slope, rel=1e-6)
 
 
 @pytest.mark.parametrize("dtype", ["float64", "float32"])

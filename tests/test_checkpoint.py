@@ -586,6 +586,11 @@ CELLS: dict[str, Callable[[bptt.BPTT, bptt.Symbol], bptt.Symbol]] = {
     "lstm, full": lambda bp, x: bptt.layers.lstm(bp, x, 3, peephole="full")[1],
     "lstm, coupled": lambda bp, x: bptt.layers.lstm(bp, x, 3, coupled=True)[1],
     "lstm, projected": lambda bp, x: bptt.layers.lstm(bp, x, 3, projection=2)[1],
+    "lstm, normalised": lambda bp, x: bptt.layers.lstm(bp, x, 3, layer_norm=True)[1],
+    "gru, dropped": lambda bp, x: bptt.layers.gru(bp, x, 5, dropout=0.3, recurrent_dropout=0.3),
+    "lstm, zoned": lambda bp, x: bptt.layers.lstm(
+        bp, x, 3, zoneout=(0.4, 0.2), initial_state="learned"
+    )[1],
 }
 
 

@@ -79,6 +79,7 @@ NETS = {
         bp, bptt.layers.lstm(bp, x, 7, projection=4)[1], 5, projection=3, peephole="diagonal"
     )[1],
     "lstm, coupled": lambda bp, x: bptt.layers.lstm(bp, x, 7, coupled=True)[1],
+    "lstm, normalised": lambda bp, x: bptt.layers.lstm(bp, x, 7, layer_norm=True)[1],
     "rnn with relu": lambda bp, x: bptt.layers.rnn(bp, 0.3 * x, 6, activation="relu"),
     "cycle": cycle,
 }
@@ -150,6 +151,46 @@ def test_own_operators_where_they_fit(tmp_path: Path) -> None:
             interchange.to_onnx(net(name, "float32"), tmp_path / "net.onnx", depth)
             found = operators(tmp_path / "net.onnx") & {"RNN", "LSTM", "GRU", "Scan", "Loop"}
             assert found == own, (name, depth)
+
+
+@pytest.mark.parametrize("dtype", BOUND)
+def test_what_is_dropped_and_what_stays(
+    dtype: str, rng: np.random.Generator, tmp_path: Path
+) -> None:
+    """One frame is the mean of both, with a learned start; a window is given its noise."""
+
+    def frame(bp: bptt.BPTT, depth: str) -> Any:
+        x = bp.placeholder((FEATURES, BATCH), name="x")
+        kept = {"dropout": 0.3, "recurrent_dropout": 0.4, "initial_state": "learned"}
+        h = bptt.layers.gru(bp, x, 6, zoneout=0.2, **kept)
+        return x, bptt.layers.lstm(bp, h, 5, layer_norm=True, zoneout=(0.5, 0.1), **kept)[1]
+
+    bp = bptt.BPTT(seed=0, dtype=dtype)
+    bp.generate_graphs(frame, num_loops=STREAM)
+    frames.draw_weights(bp, np.random.default_rng(1))
+    bp.reset_state("deep")
+    bp.reset_state("shallow")
+    x = stream(dtype, rng)
+
+    interchange.to_onnx(bp, tmp_path / "step.onnx")
+    step, state = session(tmp_path / "step.onnx"), dict(bp.state["shallow"])
+    for x_t, y_t in zip(x, bp.predict([x]), strict=True):
+        y, *after = step.run(None, {"x": x_t, **state})
+        state = dict(zip(state, after, strict=True))
+        assert largest(y, y_t) <= BOUND[dtype]
+
+    noise = [
+        node.outputs[0] for node in bp._net.trace("deep").graph.nodes if node.operation == "uniform"
+    ]
+    trace = bp._net.trace("deep")
+    symbols = [bptt.Symbol(trace, value, trace.graph.shape(value)) for value in noise]
+    feed = bp.generate_feed_dict("deep", [x], 1)
+    expected, *drawn = bp.run([bp.graphs["deep"][1], *symbols], feed)
+    interchange.to_onnx(bp, tmp_path / "window.onnx", "deep", noise="feed")
+    given = {f"noise_{n}": numbers for n, numbers in enumerate(drawn)}
+    window = session(tmp_path / "window.onnx")
+    y, *_ = window.run(None, {"x": x, **given, **dict(bp.state["deep"])})
+    assert largest(y, expected) <= 100 * BOUND[dtype]
 
 
 def test_starting_values_are_in_the_file(tmp_path: Path) -> None:
@@ -232,6 +273,8 @@ def test_any_frame(tmp_path_factory: Any, drawn: Drawn) -> None:
         "rnn",
         "lstm",
         "gru",
+        "less",
+        "lstm_normalised",
         "expand",
         "huber",
         "softmax",

@@ -21,7 +21,7 @@ from bptt import _core
 
 OPERATIONS = {operation.name: operation for operation in _core.operations()}
 DRAWN = {"normal", "uniform"}  # noise: no inputs, no gradient; see the end
-NO_GRADIENT = {"stop_gradient"}  # the gradient is zero, whatever a difference quotient says
+NO_GRADIENT = {"stop_gradient", "less"}  # the gradient is zero, whatever a difference quotient says
 
 
 # Which input holds symbols, integers that have no gradient; and how many there are, by the shapes
@@ -44,10 +44,10 @@ def rnn(x, h, W_ax, W_aa, b_a, *, activation):
     return [np.tanh(z) if activation == "tanh" else np.maximum(z, 0)]
 
 
-def gru(x, h, W_xr, W_xz, W_xn, W_hr, W_hz, W_hn, b_r, b_z, b_n, b_hn=0, *, reset):
-    r = logistic(W_xr @ x + W_hr @ h + b_r)
-    z = logistic(W_xz @ x + W_hz @ h + b_z)
-    met = r * (W_hn @ h + b_hn) if reset == "after" else W_hn @ (r * h)
+def gru(x, h, seen, W_xr, W_xz, W_xn, W_hr, W_hz, W_hn, b_r, b_z, b_n, b_hn=0, *, reset):
+    r = logistic(W_xr @ x + W_hr @ seen + b_r)
+    z = logistic(W_xz @ x + W_hz @ seen + b_z)
+    met = r * (W_hn @ seen + b_hn) if reset == "after" else W_hn @ (r * seen)
     return [(1 - z) * np.tanh(W_xn @ x + b_n + met) + z * h]
 
 
@@ -66,6 +66,20 @@ def lstm(x, c, h, *weights, peephole, gates="ifco", projected=False):
     new = f * c + i * np.tanh(z["c"])
     m = logistic(z["o"] + peep("o", new)) * np.tanh(new)
     return [new, W_rm @ m if projected else m]
+
+
+def normal(v, epsilon):
+    v = v - v.mean(axis=0)
+    return v / np.sqrt((v * v).mean(axis=0) + epsilon)
+
+
+def lstm_normalised(x, c, h, *weights, epsilon):
+    W_x, W_h, b, gain_x, gain_h = (np.concatenate(weights[k : k + 4]) for k in range(0, 20, 4))
+    z = gain_x * normal(W_x @ x, epsilon) + gain_h * normal(W_h @ h, epsilon) + b
+    i, f, g, o = np.split(z, 4)
+    new = logistic(f) * c + logistic(i) * np.tanh(g)
+    gain_cell, bias_cell = weights[20:]
+    return [new, logistic(o) * np.tanh(gain_cell * normal(new, epsilon) + bias_cell)]
 
 
 def reduction(function: Callable[..., np.ndarray]) -> Callable[..., list[np.ndarray]]:
@@ -95,6 +109,7 @@ MEANING: dict[str, Callable[..., list[np.ndarray]]] = {
     "divide": lambda a, b: [a / b],
     "maximum": lambda a, b: [np.maximum(a, b)],
     "minimum": lambda a, b: [np.minimum(a, b)],
+    "less": lambda a, b: [np.where(a < b, 1, 0)],
     "matmul": lambda a, b: [a @ b],
     "negative": lambda x: [-x],
     "tanh": lambda x: [np.tanh(x)],
@@ -126,6 +141,7 @@ MEANING: dict[str, Callable[..., list[np.ndarray]]] = {
     "lstm": lstm,
     "lstm_coupled": functools.partial(lstm, gates="ico"),
     "lstm_projected": functools.partial(lstm, projected=True),
+    "lstm_normalised": lstm_normalised,
 }
 
 OVER_THE_WINDOW: dict[str, Callable[[np.ndarray], float]] = {
@@ -153,7 +169,8 @@ class Case:
     """An example of an operation, and what each of its inputs is.
 
     weight: a variable; frame: a placeholder; cycle: depends on what the operation gave a frame ago;
-    own: the past value of the operation's own output (input 1 + k of output k), for cells.
+    own: the past value of the operation's own output (input 1 + k of output k, and those beyond of
+    the last), for cells.
     """
 
     operation: str
@@ -204,9 +221,8 @@ class Net:
 
         # One number, of a frame ago, closes the cycle.
         self.before = self.past("before", (1, 1)) if CYCLE in case.places else None
-        own = itertools.count()
         self.inputs = [
-            self.past(f"own{next(own)}", shape) if place == OWN else self.input(i, place, shape)
+            self.own_past(i, shape) if place == OWN else self.input(i, place, shape)
             for i, (place, shape) in enumerate(zip(case.places, self.example.inputs, strict=True))
         ]
         self.outputs = self.graph.append(case.operation, self.inputs, self.example.attributes)
@@ -245,6 +261,11 @@ class Net:
         value = self.graph.past(name, *shape)
         self.pasts[name] = (value, self.numbers(shape))
         return value
+
+    def own_past(self, i: int, shape: tuple[int, int]) -> int:
+        outputs = 2 if self.case.operation.startswith("lstm") else 1
+        name = f"own{min(i, outputs) - 1}"
+        return self.pasts[name][0] if name in self.pasts else self.past(name, shape)
 
     def input(self, i: int, place: str, shape: tuple[int, int]) -> int:
         if place == WEIGHT:

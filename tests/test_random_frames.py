@@ -283,6 +283,14 @@ def binary(w: Writer, operation: str) -> Symbol:
     return w.operation(text, shape, [a, b], bound(a.bound, b.bound))
 
 
+@row("less")
+def comparison(w: Writer, operation: str) -> Symbol:
+    """Of what comes in: beside a computed number rounding would decide."""
+    a = w.some(lambda s: s.source == "placeholder")
+    sides = w.choose("{a}, 0.1", "np.full((1, 1), -0.2), {a}").format(a=a.name)
+    return w.operation(f"f.less({sides})", a.shape, [a], 1.0)
+
+
 @row("huber", "binary_cross_entropy_with_logits", "softmax_cross_entropy")
 def loss_of_two(w: Writer, operation: str) -> Symbol:
     """Of two values of one shape, at every frame."""
@@ -417,15 +425,18 @@ def gru(w: Writer, operation: str) -> Symbol:
     return h
 
 
-@row("lstm", "lstm_coupled", "lstm_projected")
+@row("lstm", "lstm_coupled", "lstm_projected", "lstm_normalised")
 def lstm(w: Writer, operation: str) -> Symbol:
     x = w.some(lambda s: s.frame)
     width, peephole = w.choose(*w.sizes), w.choose(None, "full", "diagonal")
+    if operation == "lstm_normalised":
+        peephole = None
     outputs = w.choose(*w.sizes) if operation == "lstm_projected" else width
     options = {
         "lstm": "",
         "lstm_coupled": ", coupled=True",
         "lstm_projected": f", projection={outputs}",
+        "lstm_normalised": ", layer_norm=True, epsilon=0.01",
     }[operation]
     lanes, n = x.shape[1], len(w.lines)
     call = f"f.layers.lstm(bp, {x.name}, {width}, peephole={peephole!r}{options})"
@@ -467,7 +478,7 @@ def again(w: Writer) -> Symbol:
     return w.write("a", call, **what)
 
 
-OUTSIDE = ["window_sum", "window_mean"]  # made by the loss, in every example
+OUTSIDE = {"window_sum", "window_mean"}  # made by the loss, in every example
 STATEMENTS: list[Callable[[Writer], Any]] = [
     *ROWS.values(),
     ROWS["matmul"],

@@ -5,6 +5,7 @@ sequences run one by one.
 """
 
 import itertools
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -94,6 +95,17 @@ def learned(bp: Any, depth: str, f: Any) -> Any:
     return x, y, bp.get_variable("V", (1, 3)) @ h + f.reduce_mean(each, axis=0)
 
 
+def dropped(kind: str, **options: Any) -> Frame:
+    """Options of a layer that draw numbers and carry masks."""
+
+    def frame(bp: Any, depth: str, f: Any) -> Any:
+        x, y = bp.placeholder((2, LANES)), bp.placeholder((1, LANES))
+        made = getattr(f.layers, kind)(bp, x, 3, **options)
+        return x, y, f.layers.dense(bp, made[1] if kind == "lstm" else made, 1)
+
+    return frame
+
+
 def gru(reset: str) -> Frame:
     def frame(bp: Any, depth: str, f: Any) -> Any:
         x, y = bp.placeholder((2, LANES)), bp.placeholder((1, LANES))
@@ -111,6 +123,10 @@ FRAMES: dict[str, Frame] = {
     "lstm, coupled": lstm("full", coupled=True),
     "lstm, projected": lstm(None, projection=2),
     "lstm, projected, diagonal": lstm("diagonal", projection=2),
+    "lstm, normalised": lstm(None, layer_norm=True),
+    "rnn, dropped": dropped("rnn", dropout=0.4, recurrent_dropout=0.3, initial_state="learned"),
+    "gru, zoned": dropped("gru", zoneout=0.3, recurrent_dropout=0.3),
+    "lstm, zoned": dropped("lstm", zoneout=(0.5, 0.2), initial_state="learned"),
     "rnns": stacked_rnn,
     "written lstm": written_lstm,
     "both sides": both_sides,
@@ -138,6 +154,15 @@ class Net:
         frames.draw_weights(self.bp, self.rng)
         frames.draw_state(self.bp, self.rng)
         self.data = [self.rng.normal(size=(T, features, LANES)) for features in (2, 1)]
+
+    def noise(self) -> list[bptt.Symbol]:
+        """What is random in a frame, in the order of the calls."""
+        trace = self.bp._net.trace("deep")
+        drawn = [node for node in trace.graph.nodes if node.operation in ("normal", "uniform")]
+        return [
+            bptt.Symbol(trace, node.outputs[0], trace.graph.shape(node.outputs[0]))
+            for node in drawn
+        ]
 
     def feed(self, **rows: Any) -> Any:
         return self.bp.generate_feed_dict("deep", self.data, 2, **rows)
@@ -181,10 +206,9 @@ def test_the_oracle_agrees(name: str, kind: str) -> None:
         feed = net.feed(**rows)
         gradients = net.gradients(**rows)
         handles = net.bp.generate_output_definitions("deep")
-        seen = net.symbols[2:]
-        loss, *values = net.bp.run([net.loss, *seen, *handles], feed)
-        *noise, out = values[: len(seen)]
-        state = values[len(seen) :]
+        drawn = net.noise()
+        loss, out, *values = net.bp.run([net.loss, net.symbols[-1], *drawn, *handles], feed)
+        noise, state = values[: len(drawn)], values[len(drawn) :]
         expected = oracle.unroll(
             net.frame,
             loss_of,
@@ -312,7 +336,8 @@ def test_a_learned_start_is_where_the_state_begins() -> None:
     np.testing.assert_array_equal(net.bp.state["deep"]["one"], np.tile(start, (1, LANES)))
 
 
-SEPARABLE = [name for name in FRAMES if name != "delays"]  # no lane depends on another
+# No lane depends on another, and no frame on its place in the sequence.
+SEPARABLE = [name for name in FRAMES if not re.search("delays|dropped|zoned", name)]
 
 
 @pytest.mark.parametrize("name", SEPARABLE)
@@ -438,12 +463,10 @@ def test_fit_is_its_windows(name: str) -> None:
         assert_identical(one.bp.parameters[weight], other.bp.parameters[weight])
 
 
-@every_frame
+@pytest.mark.parametrize("name", SEPARABLE)  # noise differs between the modes
 def test_streams_do_as_windows_do(name: str) -> None:
     net = Net(name)
     rows = draw_rows(net.rng, "both")
-    if name == "delays":  # its noise differs between the modes
-        return
     net.bp.copy_state_forward()
     out = net.bp.run(net.symbols[-1], net.feed(**rows))
     streamed = net.bp.predict(net.data[:1], **rows)

@@ -115,6 +115,31 @@ def test_a_projection_is_what_goes_on():
     assert made.predict(data()[0]).shape == (T, BATCH, 2)
 
 
+def test_what_is_left_out_at_random_is_not_in_the_evaluation(tmp_path):
+    x, y = data(frames=30)
+    kept = {"initial_state": "learned", "recurrent_dropout": 0.3}
+    layers = [
+        bptt.LSTM(6, layer_norm=True, epsilon=1e-3, zoneout=(0.5, 0.1), dropout=0.2, **kept),
+        bptt.GRU(5, zoneout=0.1),
+        bptt.RNN(5, dropout=0.1),
+        bptt.Dense(2),
+    ]
+    made = bptt.Sequential(layers, dtype="float64")
+    history = made.fit(x, y, epochs=4, window=7, validation=(x, y))
+    error = np.square(made.predict(x) - y).mean()
+    assert made.evaluate(x, y) == pytest.approx(error, rel=1e-12)
+    assert made.evaluate(x, y) == history["validation_loss"].min()
+    assert {"lstm_layer_0/cell_start", "lstm_layer_0/gain_hf"} <= set(made.bptt.parameters)
+    assert "hidden-mask-0" in made.bptt.state["deep"]
+    made.save(tmp_path / "net")
+    again = bptt.Sequential.load(tmp_path / "net")
+    assert again.layers == made.layers
+    assert_identical(again.predict(x), made.predict(x))
+    for net in (made, again):
+        net.fit(x, y, epochs=1, window=7)
+    assert_identical(again.predict(x), made.predict(x))
+
+
 def test_symbols_and_logits():
     """A repeating text of three symbols, to be continued."""
     text = np.array([0, 1, 0, 2] * 50)[:, None, None]

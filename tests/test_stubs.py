@@ -16,7 +16,7 @@ STUBS = Path(bptt.__file__).with_name("_core.pyi")
 NAMES = """
     BPTT SGD RMSProp Adagrad Adam AdamW schedules ClipByValue ClipByGlobalNorm
     initializers layers losses palindrome load softmax log_softmax
-    tanh sigmoid relu exp log square sqrt abs matmul maximum minimum transpose stop_gradient
+    tanh sigmoid relu exp log square sqrt abs matmul maximum minimum less transpose stop_gradient
     concat reduce_mean reduce_sum
     BpttError ShapeError NonFiniteError UsageError CheckpointError
 """

@@ -426,6 +426,9 @@ CELLS: dict[str, Cell] = {
     "rnn from primitives": lambda bp, x: rnn_cell(bp, x, 33, output=True),
     **{f"lstm {peephole}": lstm_of(peephole, bptt.layers.lstm) for peephole in PEEPHOLES},
     **{f"lstm {peephole} from primitives": lstm_of(peephole, lstm_cell) for peephole in PEEPHOLES},
+    "lstm normalised": lambda bp, x: bptt.layers.lstm(bp, x, 20, layer_norm=True)[1],
+    "gru, dropped": lambda bp, x: bptt.layers.gru(bp, x, 20, dropout=0.2, recurrent_dropout=0.2),
+    "lstm, zoned": lambda bp, x: bptt.layers.lstm(bp, x, 20, zoneout=(0.3, 0.1))[1],
 }
 
 

@@ -78,6 +78,10 @@ struct Minimum { static constexpr auto name = "minimum"; static constexpr int ne
   static auto value(const auto& a, const auto& b) { return a.template min<Eigen::PropagateNaN>(b); }
   static auto slope_a(const auto& a, const auto& b, const auto&) { return (a <= b).template cast<ScalarOf<decltype(a)>>(); }
   static auto slope_b(const auto& a, const auto& b, const auto&) { return (a > b).template cast<ScalarOf<decltype(a)>>(); } };
+struct Less { static constexpr auto name = "less"; static constexpr int needs = None; static constexpr bool differentiable = false;  // 1 where a < b, else 0
+  static auto value(const auto& a, const auto& b) { return (a < b).template cast<ScalarOf<decltype(a)>>(); }
+  static auto slope_a(const auto& a, const auto&, const auto&) { using S = ScalarOf<decltype(a)>; return NumberRow<S>::Constant(a.size(), S(0)); }
+  static auto slope_b(const auto& a, const auto&, const auto&) { using S = ScalarOf<decltype(a)>; return NumberRow<S>::Constant(a.size(), S(0)); } };
 struct Huber { static constexpr auto name = "huber"; static constexpr int needs = A | B;  // of an error and delta: with c = min(|e|, delta), c (|e| - c/2)
   static auto value(const auto& e, const auto& delta) { using S = ScalarOf<decltype(e)>; return (e.abs() > delta).select(delta * (e.abs() - S(0.5) * delta), S(0.5) * e.square()); }
   static auto slope_a(const auto& e, const auto& delta, const auto&) { return e.abs().min(delta) * e.sign(); }
@@ -326,6 +330,7 @@ const Register<BinaryOp<Multiply>::Type> multiply{BinaryOp<Multiply>::type()};
 const Register<BinaryOp<Divide>::Type> divide{BinaryOp<Divide>::type()};
 const Register<BinaryOp<Maximum>::Type> maximum{BinaryOp<Maximum>::type()};
 const Register<BinaryOp<Minimum>::Type> minimum{BinaryOp<Minimum>::type()};
+const Register<BinaryOp<Less>::Type> less{BinaryOp<Less>::type()};
 const Register<BinaryOp<Huber>::Type> huber{BinaryOp<Huber>::type()};
 const Register<BinaryOp<BinaryCrossEntropy>::Type> binary_cross_entropy{BinaryOp<BinaryCrossEntropy>::type()};
 

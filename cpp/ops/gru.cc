@@ -1,10 +1,10 @@
 // The gated recurrent unit, fused, in both of the forms that are in use. With r the reset gate, z the update gate, n the
-// candidate, and h' = h_{t-1}:
+// candidate, h' = h_{t-1}, and s what the weights see of it, which is h' itself unless something stands between the two:
 //
-//   r_t = sigmoid(W_xr x_t + W_hr h' + b_r)
-//   z_t = sigmoid(W_xz x_t + W_hz h' + b_z)
-//   n_t = tanh(W_xn x_t + b_n + r_t (W_hn h' + b_hn))     reset after the product
-//   n_t = tanh(W_xn x_t + b_n + W_hn (r_t h'))            reset before it
+//   r_t = sigmoid(W_xr x_t + W_hr s + b_r)
+//   z_t = sigmoid(W_xz x_t + W_hz s + b_z)
+//   n_t = tanh(W_xn x_t + b_n + r_t (W_hn s + b_hn))     reset after the product
+//   n_t = tanh(W_xn x_t + b_n + W_hn (r_t s))            reset before it
 //   h_t = (1 - z_t) n_t + z_t h'
 //
 // Before: Cho et al., "Learning phrase representations using RNN encoder-decoder for statistical machine translation", 2014
@@ -20,16 +20,17 @@ namespace {
 enum Input : std::size_t {
   X = 0,
   PAST = 1,
-  W_XR = 2,
-  W_XZ = 3,
-  W_XN = 4,
-  W_HR = 5,
-  W_HZ = 6,
-  W_HN = 7,
-  B_R = 8,
-  B_Z = 9,
-  B_N = 10,
-  B_HN = 11
+  SEEN = 2,
+  W_XR = 3,
+  W_XZ = 4,
+  W_XN = 5,
+  W_HR = 6,
+  W_HZ = 7,
+  W_HN = 8,
+  B_R = 9,
+  B_Z = 10,
+  B_N = 11,
+  B_HN = 12
 };
 
 /// h = (1 - z) n + z h', and back: what is left for n and z to multiply with their own slopes, and h''s part.
@@ -63,6 +64,7 @@ class ResetAfter final : public Operation<S> {
         apart_(batch_ < few_lanes && b.frames > 1),
         x_(b.inputs[X]),
         past_(b.inputs[PAST]),
+        seen_(b.inputs[SEEN]),
         W_x_(stack(b.inputs[W_XN], 3)),
         W_h_(stack(b.inputs[W_HR], 3)),
         bias_(stack(b.inputs[B_N], 3)),
@@ -78,7 +80,7 @@ class ResetAfter final : public Operation<S> {
     input_.add(bias_.values(0));
     input_pieces_ = {{x_.value, x_.shape.features, 1, x_.outer}, {&one, 1, 0, 0}};
     state_.add(W_h_.values(0));
-    state_pieces_ = {{past_.value, H_, 1, past_.outer}};
+    state_pieces_ = {{seen_.value, H_, 1, seen_.outer}};
     b.scratch.take(input_);
     b.scratch.take(state_);
     with_packet<S>(gates_.panels.width(), [&]<class P>(P*) {
@@ -88,14 +90,14 @@ class ResetAfter final : public Operation<S> {
     });
     if (!backward) return;
     to_x_ = Back<S>(W_x_, x_, gates_, {N, HN}, b.scratch);
-    to_past_ = Back<S>(W_h_, past_, gates_, {R, HN + 1}, b.scratch);
+    to_seen_ = Back<S>(W_h_, seen_, gates_, {R, HN + 1}, b.scratch);
   }
 
   void prepare() override {
     input_.pack();
     state_.pack();
     to_x_.pack();
-    to_past_.pack();
+    to_seen_.pack();
   }
 
   void forward(Range r) override {
@@ -117,7 +119,7 @@ class ResetAfter final : public Operation<S> {
     const auto tile = [&](Index plain, Index column, Index count) {
       each_panel(gates_, plain, [&](Index panel) { backward_(*this, panel, column, count); });
     };
-    through_time(r, batch_, to_past_, to_past_.leads_to(h_), frame, tile);
+    through_time(r, batch_, to_seen_, to_seen_.leads_to(h_), frame, tile);
     to_x_.add(r);
   }
 
@@ -125,7 +127,7 @@ class ResetAfter final : public Operation<S> {
   void accumulate(Range r, Part part) override {
     const Span mine = part.of(gates_.panels);
     add_weight_gradient(W_x_, gates_, {N, HN}, x_, r, mine);
-    add_weight_gradient(W_h_, gates_, {R, HN + 1}, past_, r, mine);
+    add_weight_gradient(W_h_, gates_, {R, HN + 1}, seen_, r, mine);
     add_bias_gradient(bias_, gates_, {N, HN}, batch_, r, mine);
     add_bias_gradient(b_hn_, gates_, {HN, HN + 1}, batch_, r, mine);
   }
@@ -178,11 +180,11 @@ class ResetAfter final : public Operation<S> {
 
   Index H_, batch_;
   bool apart_;  // the input's part is one product over all frames
-  Tensor<S> x_, past_, W_x_, W_h_, bias_, b_hn_, h_;
+  Tensor<S> x_, past_, seen_, W_x_, W_h_, bias_, b_hn_, h_;
   Factor<S> input_, state_;
   std::vector<Right<S>> input_pieces_, state_pieces_;
   Panelled<S> gates_;  // scratch: n r z hn, then their gradients; of one frame where no more is needed
-  Back<S> to_x_, to_past_;
+  Back<S> to_x_, to_seen_;
   Pass begin_, forward_, backward_;
 };
 
@@ -195,6 +197,7 @@ class ResetBefore final : public Operation<S> {
         batch_(b.outputs[0].shape.batch),
         x_(b.inputs[X]),
         past_(b.inputs[PAST]),
+        seen_(b.inputs[SEEN]),
         W_x_(stack(b.inputs[W_XR], 2)),
         W_h_(stack(b.inputs[W_HR], 2)),
         bias_(stack(b.inputs[B_R], 2)),
@@ -202,7 +205,7 @@ class ResetBefore final : public Operation<S> {
         W_hn_(b.inputs[W_HN]),
         b_n_(b.inputs[B_N]),
         h_(b.outputs[0]),
-        kept_(past_),
+        kept_(seen_),
         gates_product_(Panels::gates<S>(H_, 2), W_x_.version, batch_, b.frames),
         candidate_product_(Panels::plain<S>(H_), W_xn_.version, batch_, b.frames) {
     const Index all = batch_ * b.frames;
@@ -216,7 +219,7 @@ class ResetBefore final : public Operation<S> {
     kept_.outer = H_;
     gates_product_.input(W_x_, x_);
     gates_product_.input(bias_);
-    gates_product_.state(W_h_, past_);
+    gates_product_.state(W_h_, seen_);
     gates_product_.place(b.scratch);
     candidate_product_.input(W_xn_, x_);
     candidate_product_.input(b_n_);
@@ -231,14 +234,14 @@ class ResetBefore final : public Operation<S> {
     if (!backward) return;
     gates_to_x_ = Back<S>(W_x_, x_, gates_, all_packets, b.scratch);
     candidate_to_x_ = Back<S>(W_xn_, x_, candidate_, all_packets, b.scratch);
-    to_past_ = Back<S>(W_h_, past_, gates_, all_packets, b.scratch);
+    to_seen_ = Back<S>(W_h_, seen_, gates_, all_packets, b.scratch);
     to_kept_ = Back<S>(W_hn_, kept_, candidate_, all_packets, b.scratch, true);
   }
 
   void prepare() override {
     gates_product_.pack();
     candidate_product_.pack();
-    for (Back<S>* back : {&gates_to_x_, &candidate_to_x_, &to_past_, &to_kept_}) back->pack();
+    for (Back<S>* back : {&gates_to_x_, &candidate_to_x_, &to_seen_, &to_kept_}) back->pack();
   }
 
   void forward(Range r) override {
@@ -256,7 +259,7 @@ class ResetBefore final : public Operation<S> {
         backward_candidate_(*this, panel, first, count);
       to_kept_.add(first, count, by_panel(backward_gates_));
     };
-    through_time(r, batch_, to_past_, false, frame, nothing);
+    through_time(r, batch_, to_seen_, false, frame, nothing);
     gates_to_x_.add(r);
     candidate_to_x_.add(r);
   }
@@ -264,7 +267,7 @@ class ResetBefore final : public Operation<S> {
   void accumulate(Range r, Part part) override {
     const Span gates = part.of(gates_.panels), plain = part.of(candidate_.panels);
     add_weight_gradient(W_x_, gates_, all_packets, x_, r, gates);
-    add_weight_gradient(W_h_, gates_, all_packets, past_, r, gates);
+    add_weight_gradient(W_h_, gates_, all_packets, seen_, r, gates);
     add_bias_gradient(bias_, gates_, all_packets, batch_, r, gates);
     add_weight_gradient(W_xn_, candidate_, all_packets, x_, r, plain);
     add_weight_gradient(W_hn_, candidate_, all_packets, kept_, r, plain);
@@ -282,7 +285,7 @@ class ResetBefore final : public Operation<S> {
       const P r = packet_sigmoid(gate<P>(at, R));
       set(at, R, r);
       set(at, Z, packet_sigmoid(gate<P>(at, Z)));
-      set_state(self.kept_.value, at, pmul(r, state<P>(self.past_.value, at)));
+      set_state(self.kept_.value, at, pmul(r, state<P>(self.seen_.value, at)));
     });
   }
 
@@ -315,8 +318,8 @@ class ResetBefore final : public Operation<S> {
     using namespace Eigen::internal;
     each_column(self.gates_, self.H_, panel, column, count, [&](const Place<S>& at) {
       const P d_kept = state<P>(self.kept_.gradient, at), r = gate<P>(at, R);
-      set(at, R, pmul(pmul(d_kept, state<P>(self.past_.value, at)), slope_of_sigmoid(r)));
-      if (S* const to = self.past_.gradient) set_state(to, at, pmadd(d_kept, r, state<P>(to, at)));
+      set(at, R, pmul(pmul(d_kept, state<P>(self.seen_.value, at)), slope_of_sigmoid(r)));
+      if (S* const to = self.seen_.gradient) set_state(to, at, pmadd(d_kept, r, state<P>(to, at)));
     });
   }
 
@@ -340,11 +343,11 @@ class ResetBefore final : public Operation<S> {
   }
 
   Index H_, batch_;
-  Tensor<S> x_, past_, W_x_, W_h_, bias_, W_xn_, W_hn_, b_n_, h_;
-  Tensor<S> kept_;  // scratch: r h', and its gradient
+  Tensor<S> x_, past_, seen_, W_x_, W_h_, bias_, W_xn_, W_hn_, b_n_, h_;
+  Tensor<S> kept_;  // scratch: r s, and its gradient
   RecurrentProduct<S> gates_product_, candidate_product_;
   Panelled<S> gates_, candidate_;  // scratch: r z, and n; then the gradients of their sums
-  Back<S> gates_to_x_, candidate_to_x_, to_past_, to_kept_;
+  Back<S> gates_to_x_, candidate_to_x_, to_seen_, to_kept_;
   Pass forward_gates_, forward_candidate_, backward_candidate_, backward_gates_;
 };
 
@@ -365,10 +368,11 @@ struct Gru {
 
 std::vector<Signature> infer(const Call& call) {
   const bool after = resets_after(call.attributes);
-  require_inputs(call, "gru", after ? 12 : 11);
+  require_inputs(call, "gru", after ? 13 : 12);
   const Shape x = call.inputs[X].shape;
   const Index H = call.inputs[PAST].shape.features;
   require_shape(call, PAST, {H, x.batch}, "gru: h at t-1");
+  require_shape(call, SEEN, {H, x.batch}, "gru: what is seen of h at t-1");
   const char* const gates[] = {"r", "z", "n"};
   for (std::size_t k = 0; k < 3; ++k) {
     require_shape(call, W_XR + k, {H, x.features}, std::string("gru: W_x") + gates[k]);
@@ -380,7 +384,7 @@ std::vector<Signature> infer(const Call& call) {
 }
 
 Example example(Index I, Index H, Index B, const std::string& reset) {
-  std::vector<Shape> all = {{I, B}, {H, B}};
+  std::vector<Shape> all = {{I, B}, {H, B}, {H, B}};
   all.insert(all.end(), 3, {H, I});
   all.insert(all.end(), 3, {H, H});
   all.insert(all.end(), reset == "after" ? 4 : 3, {H, 1});
@@ -393,7 +397,7 @@ const Register<Gru> gru{{
     .examples = {example(1, 3, 1, "after"), example(4, 2, 3, "after"), example(1, 3, 1, "before"),
                  example(4, 2, 3, "before")},
     .first_weight = W_XR,
-    .loops = {{PAST, 0}},
+    .loops = {{PAST, 0}, {SEEN, 0}},
     .stacks = {{W_XN, W_XR, W_XZ}, {W_HR, W_HZ, W_HN}, {B_N, B_R, B_Z}},
     .split = by_lanes,
     .divides = true,

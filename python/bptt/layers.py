@@ -7,21 +7,35 @@ layer n is ``hidden-n``, for an LSTM ``cell-n`` too.
 `initializer` draws all weights of the layer; without it the matrices on `x` are
 `initializers.glorot_uniform`, the recurrent ones `initializers.orthogonal`, and biases zero.
 `initial_state` draws the starting state ``(width, 1)``, the same for every lane; zeros by default.
+``"learned"`` makes it a weight, ``hidden_start`` (for an LSTM ``cell_start`` too), which begins at
+zero and gets the gradient of the frames where lanes begin anew (``docs/sequences.md``).
 
-All raise `UsageError` outside a frame function and for a layer number used twice, `ShapeError` for
+All recurrent layers take three probabilities, 0 by default, that act in the deep mode:
+
+- `dropout` of the entries of x, and `recurrent_dropout` of the entries of h' on their way to the
+  weights, are zero for a whole sequence, and the others divided by one minus the probability (Gal
+  & Ghahramani 2016, arXiv:1512.05287, with one mask for all gates). Masks are drawn anew where a
+  lane begins anew; they are states, ``input-mask-n`` and ``hidden-mask-n``. The shallow mode
+  leaves nothing out.
+- `zoneout` of the entries of the state stay what they were a frame ago (Krueger et al. 2017,
+  arXiv:1606.01305), others in every frame; an LSTM takes two numbers for c and h. The shallow
+  mode takes the mean, ``zoneout h' + (1 - zoneout) h``.
+
+All raise `UsageError` outside a frame function, for a layer number used twice and for a probability
+that is not in [0, 1), `ShapeError` for
 a width that is no positive integer, and `MemoryError` for one that no memory can hold.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import nullcontext
-from typing import TYPE_CHECKING, Literal
+from contextlib import AbstractContextManager, nullcontext
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
-from bptt.arrays import integer, shown
+from bptt.arrays import integer, real, shown
 from bptt.errors import UsageError
 from bptt.initializers import (
     Initializer,
@@ -32,7 +46,7 @@ from bptt.initializers import (
     zeros,
 )
 from bptt.numerics import Array
-from bptt.ops import tanh
+from bptt.ops import less, maximum, stop_gradient, tanh
 from bptt.symbol import Operand, Symbol
 from bptt.trace import Trace
 
@@ -42,6 +56,9 @@ if TYPE_CHECKING:
 _PEEPHOLES = ("full", "diagonal")
 _RESETS = ("after", "before")
 _ACTIVATIONS = ("tanh", "relu")
+
+Start: TypeAlias = Initializer | npt.ArrayLike | Literal["learned"] | None
+"""Where a layer's state begins: drawn, given, a weight, or zeros."""
 
 
 def rnn(
@@ -53,7 +70,10 @@ def rnn(
     output: bool = False,
     layer_index: int | None = None,
     initializer: Initializer | None = None,
-    initial_state: Initializer | npt.ArrayLike | None = None,
+    initial_state: Start = None,
+    zoneout: float = 0.0,
+    dropout: float = 0.0,
+    recurrent_dropout: float = 0.0,
 ) -> Symbol:
     """A simple recurrent layer (Elman, *Finding structure in time*, 1990).
 
@@ -72,7 +92,10 @@ def rnn(
         output: return ``o = tanh(W_ya h + b_y)`` in place of h.
         layer_index: the n of the names; one more than the largest so far by default.
         initializer: draws all weights.
-        initial_state: draws the starting state.
+        initial_state: draws the starting state, or ``"learned"``.
+        zoneout: see above.
+        dropout: see above.
+        recurrent_dropout: see above.
 
     Returns:
         h, or o: ``(width, batch)``. Weights ``rnn_layer_n/W_ax``, ``W_aa``, ``b_a``, and for o
@@ -82,22 +105,19 @@ def rnn(
         UsageError: another activation.
     """
     _require(_ACTIVATIONS, activation, "activation")
-    trace = _trace(bp)
-    x = trace.frame_value(x)
-    features, batch = x.shape
-    index = trace.layer(layer_index)
-    state = f"hidden-{index}"
-    with bp.variable_scope(f"rnn_layer_{index}"):
-        W_ax = bp.get_variable("W_ax", (width, features), _or(initializer, glorot_uniform))
-        W_aa = bp.get_variable("W_aa", (width, width), _or(initializer, orthogonal))
-        b_a = bp.get_variable("b_a", (width, 1), _or(initializer, zeros))
-        past = trace.past(state, trace.start(state, width, initial_state), batch)
-        (h,) = trace.append("rnn", x, past, W_ax, W_aa, b_a, activation=activation)
-        bp.name_variable(state, h)
+    own = _Recurrent(bp, "rnn", x, width, layer_index, initializer, initial_state)
+    own.drop(dropout, recurrent_dropout)
+    with own.scope():
+        W_ax = own.weight("W_ax", own.features, glorot_uniform)
+        W_aa = own.weight("W_aa", width, orthogonal)
+        b_a = own.weight("b_a", 1, zeros)
+        past = own.past("hidden", width)
+        (new,) = own.append("rnn", own.seen(past), W_ax, W_aa, b_a, activation=activation)
+        h = own.name("hidden", past, new, zoneout)
         if not output:
             return h
-        W_ya = bp.get_variable("W_ya", (width, width), _or(initializer, glorot_uniform))
-        b_y = bp.get_variable("b_y", (width, 1), _or(initializer, zeros))
+        W_ya = own.weight("W_ya", width, glorot_uniform)
+        b_y = own.weight("b_y", 1, zeros)
         return tanh(W_ya @ h + b_y)
 
 
@@ -109,9 +129,14 @@ def lstm(
     peephole: Literal["full", "diagonal"] | None = None,
     coupled: bool = False,
     projection: int | None = None,
+    layer_norm: bool = False,
+    epsilon: float = 1e-5,
     layer_index: int | None = None,
     initializer: Initializer | None = None,
-    initial_state: Initializer | npt.ArrayLike | None = None,
+    initial_state: Start = None,
+    zoneout: float | tuple[float, float] = 0.0,
+    dropout: float = 0.0,
+    recurrent_dropout: float = 0.0,
 ) -> tuple[Symbol, Symbol]:
     """A long short-term memory layer (Graves 2013, arXiv:1308.0850, equations 7 to 11).
 
@@ -122,6 +147,16 @@ def lstm(
         c = f * c' + i * tanh(W_xc x + W_hc h' + b_c)
         o = sigmoid(W_xo x + W_ho h' + W_co c + b_o)
         h = o * tanh(c)
+
+    With `layer_norm`, and LN(v) for v less its mean and over the square root of its variance plus
+    epsilon, both over the entries of one lane (Ba, Kiros & Hinton 2016, arXiv:1607.06450, equations
+    20 to 22)::
+
+        z_k = gain_xk * LN(W_x x)_k + gain_hk * LN(W_h h')_k + b_k         k = i, f, c, o
+        c = sigmoid(z_f) * c' + sigmoid(z_i) * tanh(z_c)
+        h = sigmoid(z_o) * tanh(gain_cell * LN(c) + bias_cell)
+
+    where W_x x and W_h h' are the products of all four gates, ``4 width`` entries in one.
 
     By default b_f begins at one, so that the cell remembers at first (Jozefowicz, Zaremba &
     Sutskever, *An empirical exploration of recurrent network architectures*, 2015), and diagonal
@@ -135,53 +170,67 @@ def lstm(
             arXiv:1503.04069); b_i begins at minus one in place of b_f at one.
         projection: features of h, which is then ``W_rm (o * tanh(c))`` (Sak, Senior & Beaufays
             2014, arXiv:1402.1128); None for no projection. Not with `coupled`.
+        layer_norm: normalise as above; gains begin at one. Without peephole, `coupled` and
+            `projection`.
+        epsilon: what is added to variances.
         peephole: ``"diagonal"`` for W_ci, W_cf, W_co of shape ``(width, 1)``, entry by entry, as
             Graves has them; ``"full"`` for whole matrices; None for none.
         layer_index: the n of the names; one more than the largest so far by default.
         initializer: draws all weights.
-        initial_state: draws the starting states of both.
+        initial_state: draws the starting states of both, or ``"learned"``.
+        zoneout: see above; a pair for c and h, or one number for both.
+        dropout: see above.
+        recurrent_dropout: see above.
 
     Returns:
         c and h: ``(width, batch)``, a projected h ``(projection, batch)``. Weights
         ``lstm_layer_n/W_xi`` and so on; states ``cell-n``, ``hidden-n``.
 
     Raises:
-        UsageError: another peephole, or a projection of coupled gates.
+        UsageError: another peephole, a projection of coupled gates, or either or a peephole with
+            `layer_norm`; an epsilon that is not above 0.
         ShapeError: a projection that is no positive integer.
     """
     if coupled and projection is not None:
         raise UsageError("an LSTM has coupled gates or a projection, not both")
     if peephole is not None:
         _require(_PEEPHOLES, peephole, "peephole", " or None")
+    if layer_norm and (peephole is not None or coupled or projection is not None):
+        raise UsageError("an LSTM with layer_norm has no peephole, coupled gates or projection")
+    pair = zoneout if isinstance(zoneout, tuple | list) else (zoneout, zoneout)
+    if len(pair) != 2:
+        raise UsageError(f"zoneout is a number, or two for c and h, got {shown(zoneout)}")
     columns = {None: 0, "diagonal": 1, "full": width}[peephole]
     outputs = width if projection is None else projection
-    trace = _trace(bp)
-    x = trace.frame_value(x)
-    features, batch = x.shape
-    index = trace.layer(layer_index)
-    with bp.variable_scope(f"lstm_layer_{index}"):
-
-        def weight(name: str, columns: int, default: Initializer) -> Symbol:
-            return bp.get_variable(name, (width, columns), _or(initializer, default))
-
+    own = _Recurrent(bp, "lstm", x, width, layer_index, initializer, initial_state)
+    with np.errstate(over="ignore"):
+        if not 0 < own.trace.dtype.type(real(epsilon, "epsilon")) < np.inf:
+            raise UsageError(f"epsilon is above 0 and finite in {own.trace.dtype}, got {epsilon}")
+    own.drop(dropout, recurrent_dropout)
+    with own.scope():
         gates = "ico" if coupled else "ifco"
         bias = {"i": _minus_ones} if coupled else {"f": ones}
-        weights = [weight(f"W_x{gate}", features, glorot_uniform) for gate in gates]
-        weights += [weight(f"W_h{gate}", outputs, orthogonal) for gate in gates]
-        weights += [weight(f"b_{gate}", 1, bias.get(gate, zeros)) for gate in gates]
+        weights = [own.weight(f"W_x{gate}", own.features, glorot_uniform) for gate in gates]
+        weights += [own.weight(f"W_h{gate}", outputs, orthogonal) for gate in gates]
+        weights += [own.weight(f"b_{gate}", 1, bias.get(gate, zeros)) for gate in gates]
         if projection is not None:
             start = _or(initializer, glorot_uniform)
             weights.append(bp.get_variable("W_rm", (outputs, width), start))
         if columns:
             begin = glorot_uniform if peephole == "full" else zeros
-            weights += [weight(f"W_c{gate}", columns, begin) for gate in gates if gate != "c"]
-    pasts = [
-        trace.past(state, trace.start(state, size, initial_state), batch)
-        for state, size in ((f"cell-{index}", width), (f"hidden-{index}", outputs))
-    ]
-    form = "lstm_coupled" if coupled else "lstm" if projection is None else "lstm_projected"
-    c, h = trace.append(form, x, *pasts, *weights, peephole=peephole or "none")
-    return bp.name_variable(f"cell-{index}", c), bp.name_variable(f"hidden-{index}", h)
+            weights += [own.weight(f"W_c{gate}", columns, begin) for gate in gates if gate != "c"]
+        if layer_norm:
+            weights += [own.weight(f"gain_{of}{gate}", 1, ones) for of in "xh" for gate in gates]
+            weights += [own.weight("gain_cell", 1, ones), own.weight("bias_cell", 1, zeros)]
+        pasts = own.past("cell", width), own.past("hidden", outputs)
+    seen = pasts[0], own.seen(pasts[1])
+    if layer_norm:
+        made = own.append("lstm_normalised", *seen, *weights, epsilon=epsilon)
+    else:
+        form = "lstm_coupled" if coupled else "lstm" if projection is None else "lstm_projected"
+        made = own.append(form, *seen, *weights, peephole=peephole or "none")
+    c, h = map(own.name, ("cell", "hidden"), pasts, made, pair)
+    return c, h
 
 
 def gru(
@@ -192,7 +241,10 @@ def gru(
     reset: Literal["after", "before"] = "after",
     layer_index: int | None = None,
     initializer: Initializer | None = None,
-    initial_state: Initializer | npt.ArrayLike | None = None,
+    initial_state: Start = None,
+    zoneout: float = 0.0,
+    dropout: float = 0.0,
+    recurrent_dropout: float = 0.0,
 ) -> Symbol:
     """A layer of gated recurrent units (Cho et al. 2014, arXiv:1406.1078).
 
@@ -214,7 +266,10 @@ def gru(
             ``"before"``.
         layer_index: the n of the names; one more than the largest so far by default.
         initializer: draws all weights.
-        initial_state: draws the starting state.
+        initial_state: draws the starting state, or ``"learned"``.
+        zoneout: see above.
+        dropout: see above.
+        recurrent_dropout: see above.
 
     Returns:
         h: ``(width, batch)``. Weights ``gru_layer_n/W_xr``, ``W_hr``, ``b_r``, and so for z and n,
@@ -224,24 +279,17 @@ def gru(
         UsageError: another reset.
     """
     _require(_RESETS, reset, "reset")
-    trace = _trace(bp)
-    x = trace.frame_value(x)
-    features, batch = x.shape
-    index = trace.layer(layer_index)
-    state = f"hidden-{index}"
-    with bp.variable_scope(f"gru_layer_{index}"):
-
-        def weight(name: str, columns: int, default: Initializer) -> Symbol:
-            return bp.get_variable(name, (width, columns), _or(initializer, default))
-
-        weights = [weight(f"W_x{gate}", features, glorot_uniform) for gate in "rzn"]
-        weights += [weight(f"W_h{gate}", width, orthogonal) for gate in "rzn"]
-        weights += [weight(f"b_{gate}", 1, zeros) for gate in "rzn"]
+    own = _Recurrent(bp, "gru", x, width, layer_index, initializer, initial_state)
+    own.drop(dropout, recurrent_dropout)
+    with own.scope():
+        weights = [own.weight(f"W_x{gate}", own.features, glorot_uniform) for gate in "rzn"]
+        weights += [own.weight(f"W_h{gate}", width, orthogonal) for gate in "rzn"]
+        weights += [own.weight(f"b_{gate}", 1, zeros) for gate in "rzn"]
         if reset == "after":
-            weights.append(weight("b_hn", 1, zeros))
-    past = trace.past(state, trace.start(state, width, initial_state), batch)
-    (h,) = trace.append("gru", x, past, *weights, reset=reset)
-    return bp.name_variable(state, h)
+            weights.append(own.weight("b_hn", 1, zeros))
+        past = own.past("hidden", width)
+    (new,) = own.append("gru", past, own.seen(past), *weights, reset=reset)
+    return own.name("hidden", past, new, zoneout)
 
 
 def dense(
@@ -320,12 +368,99 @@ def embedding(
     return trace.append("embedding", symbols, W)[0]
 
 
+class _Recurrent:
+    """What all recurrent layers share: their number and names, their states, and what is dropped.
+
+    Attributes:
+        features: of x.
+    """
+
+    def __init__(
+        self,
+        bp: BPTT,
+        kind: str,
+        x: Operand,
+        width: int,
+        layer_index: int | None,
+        initializer: Initializer | None,
+        initial_state: Start,
+    ) -> None:
+        self.trace = _trace(bp)
+        self.x = self.trace.frame_value(x)
+        self.features, self.batch = self.x.shape
+        self.index = self.trace.layer(layer_index)
+        self._bp, self._kind, self._width = bp, kind, width
+        self._initializer, self._initial_state = initializer, initial_state
+        self._recurrent_dropout = 0.0
+
+    def scope(self) -> AbstractContextManager[None]:
+        """That of the weights."""
+        return self._bp.variable_scope(f"{self._kind}_layer_{self.index}")
+
+    def weight(self, name: str, columns: int, default: Initializer) -> Symbol:
+        """A weight of `width` rows."""
+        shape = self._width, columns
+        return self._bp.get_variable(name, shape, _or(self._initializer, default))
+
+    def drop(self, dropout: float, recurrent_dropout: float) -> None:
+        """Drop entries of x, and later of the state, for a whole sequence."""
+        dropout = _probability(dropout, "dropout")
+        self._recurrent_dropout = _probability(recurrent_dropout, "recurrent_dropout")
+        self.x = self._dropped(self.x, "input", dropout)
+
+    def past(self, state: str, features: int) -> Symbol:
+        """The state a frame ago."""
+        name, given = f"{state}-{self.index}", self._initial_state
+        if isinstance(given, str) and given == "learned":
+            given = self._bp.get_variable(f"{state}_start", (features, 1), zeros)
+        return self.trace.past(name, self.trace.start(name, features, given), self.batch)
+
+    def seen(self, past: Symbol) -> Symbol:
+        """What the weights see of a state."""
+        return self._dropped(past, "hidden", self._recurrent_dropout)
+
+    def append(self, cell: str, *inputs: Symbol, **attributes: Any) -> list[Symbol]:
+        """The cell on x, states and weights."""
+        return self.trace.append(cell, self.x, *inputs, **attributes)
+
+    def name(self, state: str, past: Symbol, new: Symbol, zoneout: float) -> Symbol:
+        """Declare the state of this frame, some of it being that of the frame before."""
+        p = _probability(zoneout, "zoneout")
+        if p:
+            stays: Symbol | float = less(self._uniform(new), p) if self._random else p
+            new = stays * past + (1.0 - stays) * new
+        return self._bp.name_variable(f"{state}-{self.index}", new)
+
+    def _dropped(self, v: Symbol, what: str, p: float) -> Symbol:
+        if not p or not self._random:
+            return v
+        name = f"{what}-mask-{self.index}"  # below zero where it is to be drawn
+        past = self.trace.past(name, np.full((v.shape[0], 1), -1.0), v.shape[1])
+        drawn = less(self._uniform(v), 1.0 - p) * (1.0 / (1.0 - p))
+        mask = self.trace.name(name, maximum(past, less(past, 0.0) * drawn))
+        return v * stop_gradient(mask)
+
+    def _uniform(self, like: Symbol) -> Symbol:
+        return self._bp.random_uniform(like.shape)
+
+    @property
+    def _random(self) -> bool:
+        return self.trace.depth == self._bp.DEEP and not self.trace.quiet
+
+
 def _trace(bp: BPTT) -> Trace:
     """The open trace of the net that a layer was given."""
     trace = getattr(bp, "trace", None)
     if not isinstance(trace, Trace):
         raise UsageError(f"a layer's first argument is the BPTT it belongs to, got {shown(bp)}")
     return trace
+
+
+def _probability(p: float, what: str) -> float:
+    p = real(p, what)
+    if not 0 <= p < 1:
+        raise UsageError(f"{what} is a probability in [0, 1), got {p}")
+    return p
 
 
 def _minus_ones(shape: tuple[int, int], rng: np.random.Generator) -> Array:

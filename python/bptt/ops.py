@@ -84,6 +84,11 @@ def minimum(a: Operand, b: Operand) -> Symbol:
     return apply("minimum", a, b)
 
 
+def less(a: Operand, b: Operand) -> Symbol:
+    """1 where a is less than b, else 0, entry by entry. No gradient passes."""
+    return apply("less", a, b)
+
+
 def transpose(v: Symbol) -> Symbol:
     """``(features, batch) -> (batch, features)``, at every time step."""
     return apply("transpose", v)

@@ -87,7 +87,7 @@ class Sequential:
         self._options = (seed, dtype, threads)
         self._dtype = self._new()._numerics.dtype  # what is wrong with the three is said here
         self._main: _Unrolled | None = None
-        self._others: dict[int, _Unrolled] = {}
+        self._others: dict[tuple[int, bool], _Unrolled] = {}  # by batch, and whether quiet
         self._loss: Loss | None = None
         self._training: tuple[Any, TrainingOperation] | None = None
 
@@ -197,6 +197,8 @@ class Sequential:
     ) -> float:
         """The mean loss over all frames, from the starting state.
 
+        Nothing is left out at random: it is the loss of what `predict` gives.
+
         Args:
             x: ``(time, batch, features)``, of any length and batch; or a dataset, as for `fit`,
                 which goes through as many lanes as were trained.
@@ -210,7 +212,7 @@ class Sequential:
             NonFiniteError: data with NaN or infinity.
         """
         given = self._given(x, y, self._trained.batch)
-        unrolled = self._for(given.batch, given.features, given.targets)
+        unrolled = self._for(given.batch, given.features, given.targets, quiet=True)
         chosen = self._loss if loss is None else loss
         if chosen is None:
             raise UsageError("the loss was a function, which no file holds: evaluate(x, y, loss=)")
@@ -379,17 +381,20 @@ class Sequential:
         _same_features(held.targets, fitted.targets, names[1])
         return evaluated
 
-    def _for(self, batch: int, features: int, targets: int | None = None) -> _Unrolled:
-        """The net for data of this batch, with the weights as they are."""
+    def _for(
+        self, batch: int, features: int, targets: int | None = None, quiet: bool = False
+    ) -> _Unrolled:
+        """The net for data of this batch, with the weights as they are; `quiet` for no chance."""
         main = self._trained
         _same_features(features, main.features, "x")
         if targets is not None:
             _same_features(targets, main.targets, "y")
-        if batch == main.batch:
+        quiet = quiet and any(layer.random for layer in self.layers)
+        if batch == main.batch and not quiet:
             return main
-        if batch not in self._others:
-            self._others[batch] = main.at(self._new(), batch)
-        other = self._others[batch]
+        if (batch, quiet) not in self._others:
+            self._others[batch, quiet] = main.at(self._new(), batch, quiet)
+        other = self._others[batch, quiet]
         for name in main.bp.parameters:
             other.bp.parameters[name] = main.bp.parameters[name]
         return other
@@ -510,9 +515,9 @@ class _Unrolled:
         self.batch, self.window = batch, window
         self._losses: list[tuple[Loss, Symbol]] = []
 
-    def at(self, bp: BPTT, batch: int) -> _Unrolled:
+    def at(self, bp: BPTT, batch: int, quiet: bool = False) -> _Unrolled:
         """The same with another batch, as the untouched `bp`; the weights are copied."""
-        frame = _frame(self.layers, self.features, self.targets, batch)
+        frame = _frame(self.layers, self.features, self.targets, batch, quiet)
         bp.generate_graphs(frame, num_loops=self.window)
         for name in self.bp.parameters:
             bp.parameters[name] = self.bp.parameters[name]
@@ -540,11 +545,12 @@ class _Unrolled:
 
 
 def _frame(
-    layers: Sequence[Layer], features: int, targets: int, batch: int
+    layers: Sequence[Layer], features: int, targets: int, batch: int, quiet: bool = False
 ) -> Callable[[BPTT, str], tuple[Symbol, Symbol, Symbol]]:
     """The frame of layers on one another: ``(x, y, out)``."""
 
     def frame(bp: BPTT, depth: str) -> tuple[Symbol, Symbol, Symbol]:
+        bp.trace.quiet = quiet
         x = bp.placeholder((features, batch), "x")
         y = bp.placeholder((targets, batch), "y")
         out = x

@@ -7,7 +7,7 @@ which checks its settings when the net is made.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, Literal
 
 from bptt import arrays, layers, ops
@@ -32,6 +32,7 @@ class Layer:
     """
 
     width: int
+    random = False  #: whether the deep mode leaves something out at random
 
     def __post_init__(self) -> None:
         width, _ = arrays.shape_of((self.width, 1), f"the result of {type(self).__name__}")
@@ -50,8 +51,54 @@ class Layer:
         return {"kind": type(self).__name__, **vars(self)}
 
 
-@dataclass(frozen=True)
-class RNN(Layer):
+@dataclass(frozen=True, kw_only=True, repr=False)
+class Recurrent(Layer):
+    """What recurrent layers share; `bptt.layers` says what it does.
+
+    Attributes:
+        initial_state: ``"learned"``, or None for zeros.
+        zoneout: the share of the state that stays as it was; of an LSTM one number, or two for c
+            and h.
+        dropout: the share of the input that is dropped, for a whole sequence.
+        recurrent_dropout: the same of the state that the weights see.
+    """
+
+    initial_state: Literal["learned"] | None = None
+    zoneout: float | tuple[float, float] = 0.0
+    dropout: float = 0.0
+    recurrent_dropout: float = 0.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        start: object = self.initial_state
+        if not (start is None or (isinstance(start, str) and start == "learned")):
+            raise UsageError(f'initial_state is "learned" or None, got {arrays.shown(start)}')
+        if isinstance(self.zoneout, list):  # as JSON has a pair
+            object.__setattr__(self, "zoneout", tuple(self.zoneout))
+
+    def __repr__(self) -> str:
+        """What every layer of its kind has, then what it has of these options."""
+        own = sorted(fields(self), key=lambda field: field.kw_only is True)
+        values = {field.name: getattr(self, field.name) for field in own}
+        said = [
+            f"{field.name}={values[field.name]!r}"
+            for field in own
+            if not field.kw_only or values[field.name] != field.default
+        ]
+        return f"{type(self).__name__}({', '.join(said)})"
+
+    def options(self) -> dict[str, Any]:
+        """Keywords for the function of `bptt.layers`."""
+        return {name: getattr(self, name) for name in vars(self) if name != "width"}
+
+    @property
+    def random(self) -> bool:  # type: ignore[override]
+        """Whether the deep mode leaves something out at random."""
+        return self.zoneout != 0.0 or bool(self.dropout or self.recurrent_dropout)
+
+
+@dataclass(frozen=True, repr=False)
+class RNN(Recurrent):
     """A simple recurrent layer: `bptt.layers.rnn`.
 
     Attributes:
@@ -59,7 +106,8 @@ class RNN(Layer):
 
     Raises:
         ShapeError: a width that is no positive integer.
-        UsageError: when the net is made, another activation.
+        UsageError: another initial state; when the net is made, another activation, or a
+            probability that is none.
     """
 
     width: int
@@ -67,11 +115,11 @@ class RNN(Layer):
 
     def build(self, bp: BPTT, x: Symbol) -> Symbol:
         """The layer on `x`, in the frame that is traced: ``(width, batch)``."""
-        return layers.rnn(bp, x, self.width, activation=self.activation)
+        return layers.rnn(bp, x, self.width, **self.options())
 
 
-@dataclass(frozen=True)
-class LSTM(Layer):
+@dataclass(frozen=True, repr=False)
+class LSTM(Recurrent):
     """A long short-term memory layer: `bptt.layers.lstm`, whose h goes on.
 
     Attributes:
@@ -79,41 +127,41 @@ class LSTM(Layer):
         coupled: the forget gate is one minus the input gate.
         projection: features of the result, when it is a projection of so many; `width` are then
             those of the cell.
+        layer_norm: layer normalisation.
+        epsilon: of `layer_norm`.
 
     Raises:
         ShapeError: a width or a projection that is no positive integer.
-        UsageError: a `coupled` that is not True or False; when the net is made, another peephole,
-            or a projection of coupled gates.
+        UsageError: a `coupled` or `layer_norm` that is not True or False, another initial state;
+            when the net is made, another peephole, forms that are not made for each other, or a
+            probability that is none.
     """
 
     width: int
     peephole: Literal["full", "diagonal"] | None = None
     coupled: bool = False
     projection: int | None = None
+    layer_norm: bool = False
+    epsilon: float = 1e-5
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not isinstance(self.coupled, bool):
-            raise UsageError(f"coupled is True or False, got {arrays.shown(self.coupled)}")
+        for name in ("coupled", "layer_norm"):
+            value = getattr(self, name)
+            if not isinstance(value, bool):
+                raise UsageError(f"{name} is True or False, got {arrays.shown(value)}")
         if self.projection is not None:
             projection, _ = arrays.shape_of((self.projection, 1), "the projection of LSTM")
             object.__setattr__(self, "projection", projection)
 
     def build(self, bp: BPTT, x: Symbol) -> Symbol:
         """The layer on `x`, in the frame that is traced: ``(width, batch)``."""
-        _, h = layers.lstm(
-            bp,
-            x,
-            self.width,
-            peephole=self.peephole,
-            coupled=self.coupled,
-            projection=self.projection,
-        )
+        _, h = layers.lstm(bp, x, self.width, **self.options())
         return h
 
 
-@dataclass(frozen=True)
-class GRU(Layer):
+@dataclass(frozen=True, repr=False)
+class GRU(Recurrent):
     """A layer of gated recurrent units: `bptt.layers.gru`.
 
     Attributes:
@@ -121,7 +169,8 @@ class GRU(Layer):
 
     Raises:
         ShapeError: a width that is no positive integer.
-        UsageError: when the net is made, another reset.
+        UsageError: another initial state; when the net is made, another reset, or a probability
+            that is none.
     """
 
     width: int
@@ -129,7 +178,7 @@ class GRU(Layer):
 
     def build(self, bp: BPTT, x: Symbol) -> Symbol:
         """The layer on `x`, in the frame that is traced: ``(width, batch)``."""
-        return layers.gru(bp, x, self.width, reset=self.reset)
+        return layers.gru(bp, x, self.width, **self.options())
 
 
 @dataclass(frozen=True)

@@ -77,6 +77,7 @@ class Trace:
         recurrences: by name.
         returned: what the frame function returned.
         handles: of all states, sorted by name; set when the trace is closed.
+        quiet: whether layers leave nothing out at random in the deep mode either.
         structure: a hash of the operations and shapes of the frame, set when the trace is closed;
             values (constants, initial weights, strengths of noise) and later losses are no part.
     """
@@ -91,6 +92,7 @@ class Trace:
         self.recurrences: dict[str, Recurrence] = {}
         self.returned: tuple[Any, ...] = ()
         self.handles: list[StateHandle] = []
+        self.quiet = False
         self.structure = ""
         self._net = weakref.ref(net)  # not a cycle: a net that is dropped frees its memory at once
         self._seed = net.seed

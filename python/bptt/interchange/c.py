@@ -323,6 +323,7 @@ _ELEMENTWISE: dict[str, Callable[..., str]] = {
     "divide": lambda h, a, b: f"({a} / ({b}))",
     "maximum": lambda h, a, b: f"{h.use('max')}({a}, {b})",
     "minimum": lambda h, a, b: f"{h.use('min')}({a}, {b})",
+    "less": lambda h, a, b: f"({a} < {b} ? {h.number(1)} : {h.number(0)})",
 }
 
 
@@ -474,29 +475,29 @@ def _lstm(h: _Header, call: Call) -> None:
 
 
 def _gru(h: _Header, call: Call) -> None:
-    x, past, *weights = call.inputs
+    x, past, seen, *weights = call.inputs
     (width, lanes), features = h.frame.shapes[call.outputs[0]], h.frame.shapes[x][0]
     after = call.attributes["reset"] == "after"
     X, B = h.stack(weights[0:3], "gru_x"), h.stack(weights[6:9], "gru_b")
     H, N = h.stack(weights[3:5], "gru_h"), h.stack(weights[5:6], "gru_hn")
     y = h.local(call.outputs[0], "gru")
-    before = f"{h.array(past)}[{width} * lane + i]"
+    before, met = (f"{h.array(v)}[{width} * lane + i]" for v in (past, seen))
     sigmoid = h.use("sigmoid")
     r, z, n = (f"z[{k * width} + i]" for k in range(3))
     body = [
         f"{h.real} z[{3 * width}], n[{width}]; /* r z n, and the state's part of n */",
         f"memcpy(z, {B}, sizeof z);",
         h.product(3 * width, features, X, _at(h.array(x), features), "z"),
-        h.product(2 * width, width, H, _at(h.array(past), width), "z"),
+        h.product(2 * width, width, H, _at(h.array(seen), width), "z"),
         _loop(2 * width, f"z[i] = {sigmoid}(z[i]);"),
     ]
     if after:
         second = h.stack(weights[9:10], "gru_bhn")
         body.append(f"memcpy(n, {second}, sizeof n);")
-        body.append(h.product(width, width, N, _at(h.array(past), width), "n"))
+        body.append(h.product(width, width, N, _at(h.array(seen), width), "n"))
         total = f"{n} + {r} * n[i]"
     else:
-        body.append(_loop(width, f"n[i] = {r} * {before};"))
+        body.append(_loop(width, f"n[i] = {r} * {met};"))
         body.append(h.product(width, width, N, "n", f"z + {2 * width}"))
         total = n
     body.append(_loop(width, f"n[i] = {h.use('tanh')}({total});"))

@@ -48,20 +48,50 @@ def lstm(w: Writer, call: Call) -> None:
         w("multiply", o, seen, out=h)
 
 
+def lstm_normalised(w: Writer, call: Call) -> None:
+    """Ba, Kiros & Hinton 2016, equations 20 to 22."""
+    x, c_past, h_past, *weights = call.inputs
+    W_x, W_h, bias, gain_x, gain_h = (weights[4 * n : 4 * n + 4] for n in range(5))
+    gain_cell, bias_cell = weights[20:]
+    c, h = call.outputs
+    width = w.frame.shapes[c][0]
+    epsilon = w.number(call.attributes["epsilon"])
+
+    def normal(v: int) -> int:
+        difference = w("subtract", v, w("mean", v, axis=0))
+        variance = w("mean", w("square", difference), axis=0)
+        return w("divide", difference, w("sqrt", w("add", variance, epsilon)))
+
+    def product(W: list[int], v: int) -> list[int]:
+        """All gates in one column, normalised, and each by itself."""
+        whole = normal(w("matmul", w.stacked(W), v))
+        return [w("slice", whole, start=k * width, stop=k * width + width) for k in range(len(W))]
+
+    from_x, from_h = product(W_x, x), product(W_h, h_past)
+    i, f, g, o = (
+        w.sum(w("multiply", gain_x[k], from_x[k]), w("multiply", gain_h[k], from_h[k]), bias[k])
+        for k in range(4)
+    )
+    kept = w("multiply", w("sigmoid", f), c_past)
+    w("add", kept, w("multiply", w("sigmoid", i), w("tanh", g)), out=c)
+    seen = w("tanh", w("add", w("multiply", gain_cell, normal(c)), bias_cell))
+    w("multiply", w("sigmoid", o), seen, out=h)
+
+
 def gru(w: Writer, call: Call) -> None:
     """Cho et al. 2014, with the reset before the product or after it."""
-    x, past, *weights = call.inputs
+    x, past, seen, *weights = call.inputs
     W_x, W_h, bias = weights[0:3], weights[3:6], weights[6:9]
     h = call.outputs[0]
 
     def gate(n: int) -> int:
-        return w.sum(w("matmul", W_x[n], x), w("matmul", W_h[n], past), bias[n])
+        return w.sum(w("matmul", W_x[n], x), w("matmul", W_h[n], seen), bias[n])
 
     r, z = w("sigmoid", gate(0)), w("sigmoid", gate(1))
     if call.attributes["reset"] == "after":
-        state = w("multiply", r, w.sum(w("matmul", W_h[2], past), weights[9]))
+        state = w("multiply", r, w.sum(w("matmul", W_h[2], seen), weights[9]))
     else:
-        state = w("matmul", W_h[2], w("multiply", r, past))
+        state = w("matmul", W_h[2], w("multiply", r, seen))
     n = w("tanh", w.sum(w("matmul", W_x[2], x), bias[2], state))
     w("add", n, w("multiply", z, w("subtract", past, n)), out=h)
 
@@ -102,6 +132,7 @@ PRIMITIVES: dict[str, Callable[[Writer, Call], None]] = {
     "lstm": lstm,
     "lstm_coupled": lstm,
     "lstm_projected": lstm,
+    "lstm_normalised": lstm_normalised,
     "gru": gru,
     "huber": huber,
     "binary_cross_entropy_with_logits": binary_cross_entropy,

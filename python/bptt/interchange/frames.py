@@ -151,7 +151,8 @@ class Writer:
     ) -> int:
         """The result of an operation: a new value, or `out`, which exists already."""
         if out is None:
-            out = self.frame.value(self._shape(operation, [self.frame.shapes[v] for v in inputs]))
+            shapes = [self.frame.shapes[v] for v in inputs]
+            out = self.frame.value(self._shape(operation, shapes, attributes))
         self.calls.append(Call(operation, inputs, (out,), attributes))
         return out
 
@@ -166,6 +167,10 @@ class Writer:
         """A number as a constant."""
         return self.frame.constant(np.full((1, 1), value))
 
+    def stacked(self, weights: Sequence[int]) -> int:
+        """Constants on top of each other, as one."""
+        return self.frame.constant(np.concatenate([self.frame.constants[v] for v in weights]))
+
     def sum(self, *terms: int, out: int | None = None) -> int:
         """The sum of several values."""
         total = terms[0]
@@ -174,13 +179,17 @@ class Writer:
         return self("add", total, terms[-1], out=out)
 
     @staticmethod
-    def _shape(operation: str, shapes: list[tuple[int, int]]) -> tuple[int, int]:
+    def _shape(
+        operation: str, shapes: list[tuple[int, int]], attributes: dict[str, Any]
+    ) -> tuple[int, int]:
         if operation == "matmul":
             return (shapes[0][0], shapes[1][1])
         if operation == "embedding":
             return (shapes[1][0], shapes[0][1])
-        if operation == "sum":  # over features
+        if operation in ("sum", "mean"):  # over features
             return (1, shapes[0][1])
+        if operation == "slice":
+            return (attributes["stop"] - attributes["start"], shapes[0][1])
         return (max(s[0] for s in shapes), max(s[1] for s in shapes))
 
 

@@ -433,6 +433,10 @@ def _plain(operator: str) -> Emit:
     return lambda g, call: g.add(operator, *(g.name(value) for value in call.inputs))
 
 
+def _less(g: _Graph, call: Call) -> str:
+    return g.add("Cast", g.add("Less", *(g.name(value) for value in call.inputs)), to=g.type)
+
+
 def _square(g: _Graph, call: Call) -> str:
     return g.add("Mul", *[g.name(call.inputs[0])] * 2)
 
@@ -491,6 +495,7 @@ _PRIMITIVES: dict[str, Emit] = {
     "divide": _plain("Div"),
     "maximum": _plain("Max"),
     "minimum": _plain("Min"),
+    "less": _less,
     "matmul": _plain("MatMul"),
     "transpose": _transpose,
     "concat": _concat,
@@ -511,7 +516,7 @@ _NOISE = ("normal", "uniform")
 _STACKS = {
     "rnn": ((2, 3, 4), (0,)),
     "lstm": ((3, 7, 11), (0, 3, 1, 2)),  # i o f c
-    "gru": ((2, 5, 8), (1, 0, 2)),  # z r n
+    "gru": ((3, 6, 9), (1, 0, 2)),  # z r n
 }
 _CELLS = {"rnn": "RNN", "lstm": "LSTM", "gru": "GRU"}
 
@@ -532,6 +537,7 @@ def _fits(frame: Frame, call: Call) -> bool:
         call.operation in _CELLS
         and frame.dtype == np.float32
         and call.attributes.get("peephole") != "full"
+        and not (call.operation == "gru" and call.inputs[1] != call.inputs[2])
     )
 
 

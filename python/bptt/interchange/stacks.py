@@ -201,8 +201,9 @@ def _recurrent(frame: Frame, call: Call, value: int) -> tuple[Layer, int]:
     own = {r.past: r.named for r in frame.recurrences.values()}
     projected = call.operation == "lstm_projected"
     kind = "lstm" if projected else call.operation
-    pasts = call.inputs[1:3] if kind == "lstm" else call.inputs[1:2]
-    if tuple(own.get(past) for past in pasts) != call.outputs or value != call.outputs[-1]:
+    pasts = call.inputs[1:3] if kind in ("lstm", "gru") else call.inputs[1:2]
+    results = call.outputs * 2 if kind == "gru" else call.outputs  # a GRU takes its state twice
+    if tuple(own.get(past) for past in pasts) != results or value != call.outputs[-1]:
         raise UsageError(f"expected a stack of layers, got {kind} in a larger cycle")
     arrays = [frame.constants[weight] for weight in call.inputs[1 + len(pasts) :]]
     a = call.attributes
