@@ -731,6 +731,7 @@ def other_places() -> Iterator[Place]:
     yield place("BPTT.fit", "callback", "function", lambda s, v: fit(s, callback=v))
     yield place("BPTT.fit", "checkpoint", "path", lambda s, v: fit(s, checkpoint=v))
     yield place("BPTT.fit", "metrics", "metrics", lambda s, v: fit(s, metrics=v))
+    yield place("BPTT.fit", "comm", "communicator", lambda s, v: fit(s, comm=v))
     yield place(
         "BPTT.fit",
         "checkpoint_every",
@@ -830,9 +831,11 @@ def other_places() -> Iterator[Place]:
 
     # Files
     yield place("BPTT.save", "path", "path", lambda s, v: s.bp.save(v))
+    yield place("BPTT.save", "comm", "communicator", lambda s, v: s.bp.save("x", comm=v))
     yield place("load", "path", "path", lambda s, v: bptt.load(v, frame))
     yield place("load", "path", "no file", lambda s, v: bptt.load(v, frame))
     yield place("load", "threads", "integer", lambda s, v: bptt.load("x", frame, threads=v), 1)
+    yield place("load", "comm", "communicator", lambda s, v: bptt.load("x", frame, comm=v))
 
     # Nets of layers
     def made(**options: Any) -> bptt.Sequential:
@@ -1496,6 +1499,9 @@ WRONG: dict[str, list[Wrong]] = {
         Wrong("with a zero", "a\0b", bptt.BpttError),
         Wrong("in no folder", "/no/such/folder/net", bptt.CheckpointError, "/no/such/folder"),
         Wrong("a folder", "/", bptt.BpttError),
+    ],
+    "communicator": [
+        Wrong(str(value), value, message="communicator") for value in (5, "world", [], Thing())
     ],
     "no file": [Wrong("no file", "/no/such/file", bptt.CheckpointError, "/no/such/file")],
 }

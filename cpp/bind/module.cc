@@ -20,6 +20,8 @@ void bptt::bind::set_error(std::exception_ptr pointer) {
     raise("UsageError", error);
   } catch (const bptt::NonFiniteError& error) {
     raise("NonFiniteError", error);
+  } catch (const bptt::RankError& error) {
+    raise("RankError", error);
   }
 }
 

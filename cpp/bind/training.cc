@@ -39,29 +39,33 @@ py::array_t<S> fit_windows(Program<S>& program, State<S>& state, std::optional<T
                            const std::vector<Array<S>>& data, Index start, Index steps,
                            const std::vector<Value>& watched, std::vector<py::array_t<S>> room,
                            const std::optional<FlagArray>& resets, const std::optional<FlagArray>& masks,
-                           std::optional<Index> stride) {
+                           std::optional<Index> stride, std::optional<Ranks<S>*> ranks) {
   Data<S> all = data_of(program, data, resets, masks);
   const Index by = stride.value_or(program.frames());
   if (by < 1 || by > program.frames())
     throw UsageError("a stride is from 1 to " + std::to_string(program.frames()) + " frames, got " +
                      std::to_string(by));
-  std::vector<S> losses(static_cast<std::size_t>(steps));
-  std::vector<std::pair<const S*, S*>> copies;  // from the program, to the array
+  py::array_t<S> losses(steps);
+  std::vector<const S*> from;
+  std::vector<S*> to{losses.mutable_data()};
   if (watched.size() != room.size()) throw UsageError("there is not as much room as is watched");
   for (std::size_t i = 0; i < watched.size(); ++i) {
-    const Tensor<S>& from = program.tensor(watched[i]);
-    if (from.extent != Extent::Window || !(from.shape == Shape{1, 1}) || room[i].size() != steps)
+    const Tensor<S>& value = program.tensor(watched[i]);
+    if (value.extent != Extent::Window || !(value.shape == Shape{1, 1}) || room[i].size() != steps)
       throw UsageError("what is watched is a window value of one number, with room for it of each window");
-    copies.emplace_back(from.value, room[i].mutable_data());
+    from.push_back(value.value);
+    to.push_back(room[i].mutable_data());
   }
   {
     const py::gil_scoped_release release;
     Pulse pulse = signals();
-    fit(program, state, training.value_or(nullptr), all, start, by, losses, pulse, [&](Index window) {
-      for (const auto& [from, to] : copies) to[window] = *from;
-    });
+    Ranks<S> alone;
+    fit(program, state, training.value_or(nullptr), ranks ? **ranks : alone, all, start, by, steps, from,
+        pulse, [&](Index window, std::span<const S> values) {
+          for (std::size_t i = 0; i < values.size(); ++i) to[i][window] = values[i];
+        });
   }
-  return py::array_t<S>(static_cast<Index>(losses.size()), losses.data());
+  return losses;
 }
 
 template <class S>
@@ -124,7 +128,9 @@ void bind_training(py::module_& m) {
           "step",
           [](T& t, Program<S>& program) {
             Pulse pulse = signals();
-            t.step(program, pulse);
+            Ranks<S> alone;
+            S loss = program.loss();
+            t.step(program, pulse, alone, {&loss, 1});
           },
           py::arg("program"), py::call_guard<py::gil_scoped_release>())
       .def("plan", &T::plan, py::arg("rates"),
@@ -145,10 +151,37 @@ void bind_training(py::module_& m) {
           },
           py::arg("moment"), py::arg("weight"), py::arg("array"));
 
+  using R = Ranks<S>;
+  py::class_<R>(m, named<S>("Ranks").c_str(), "Processes that train one net, each on lanes of its own.")
+      .def(py::init([](const std::function<void(py::array)>& add_up, Index first, Index lanes,
+                       const Graph& graph, const std::vector<Value>& values, bool resets, bool masks) {
+             return std::make_unique<R>(
+                 [add_up](S* numbers, Index count) {
+                   const py::gil_scoped_acquire acquire;
+                   const py::capsule nobody(numbers,
+                                            [](void*) {});  // an array without an owner would be a copy
+                   add_up(py::array_t<S>(count, numbers, nobody));
+                 },
+                 first, lanes, across(graph, values, resets, masks));
+           }),
+           py::arg("add_up"), py::arg("first"), py::arg("lanes"), py::arg("graph"), py::arg("values"),
+           py::arg("resets"), py::arg("masks"),
+           "`add_up` adds a flat array up over all ranks, in place. `lanes` go on in all of them, `first` "
+           "before this "
+           "one's. The values are the loss and what is watched.")
+      .def_property_readonly(
+          "kinds",
+          [](const R& r) {
+            std::vector<std::string> all;
+            for (const Across kind : r.kinds()) all.emplace_back(kind == Across::Sum ? "sum" : "mean");
+            return all;
+          },
+          "How the values of ranks go together.");
+
   m.def("fit", &fit_windows<S>, py::arg("program"), py::arg("state"), py::arg("training"), py::arg("data"),
         py::arg("start"), py::arg("steps"), py::kw_only(), py::arg("watched") = std::vector<Value>{},
         py::arg("room") = std::vector<py::array_t<S>>{}, py::arg("resets") = std::nullopt,
-        py::arg("masks") = std::nullopt, py::arg("stride") = std::nullopt,
+        py::arg("masks") = std::nullopt, py::arg("stride") = std::nullopt, py::arg("ranks") = std::nullopt,
         "Trains on windows, each `stride` frames after the one before (a window's length), by the loss of "
         "their "
         "last `stride` frames; training None: only runs them. Returns the losses. Of window values that are "

@@ -18,4 +18,9 @@ struct NonFiniteError : std::runtime_error {
   using std::runtime_error::runtime_error;
 };
 
+/// No mistake of this process: another that trains the same net left.
+struct RankError : std::runtime_error {
+  using std::runtime_error::runtime_error;
+};
+
 }  // namespace bptt

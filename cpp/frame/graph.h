@@ -75,6 +75,17 @@ enum class Split {
   Lanes,   // disjoint lanes too: a lane of the outputs comes from that lane of the inputs, and from constants
 };
 
+/// In which of its inputs an operation is linear.
+enum class LinearIn {
+  None,
+  All,    // in all of them together: it adds, moves or scales what they hold
+  Each,   // in each of them, the others being given
+  First,  // in the first of them, the others being given
+};
+
+/// What an operation takes over the lanes of its input.
+enum class Gather { None, Sum, Mean };
+
 /// What the graph and the scheduler need to know of an operation. What it computes is in ops/operation.h.
 struct OpType {
   std::string name;
@@ -97,6 +108,9 @@ struct OpType {
   /// Whether threads can share forward and backward. To share lanes, inputs that differ from frame to frame must also
   /// have as many of them as the outputs, which need not be looked at here.
   Split (*split)(const Call&) = [](const Call&) { return Split::None; };
+  /// What becomes of lanes that are not kept apart, for who holds only some of them: frame/across.h.
+  LinearIn linear = LinearIn::None;
+  Gather (*gathers)(const Call&) = [](const Call&) { return Gather::None; };
   /// Whether accumulate does the share that it is asked for. Otherwise it is asked for the whole.
   bool divides = false;
   /// Whether accumulate reads the outputs' values.

@@ -76,6 +76,7 @@ const Register<Concat> concat{{
                  {{{3, 1}, {3, 4}}, {{"axis", Index{1}}}},
                  {{{1, 1}}, {{"axis", Index{0}}}}},
     .split = [](const Call& call) { return call.integer("axis") == 0 ? Split::Lanes : Split::Frames; },
+    .linear = LinearIn::All,
 }};
 
 /// Features start ... stop-1.
@@ -118,6 +119,7 @@ const Register<Slice> slice{{
     .examples = {{{{4, 3}}, {{"start", Index{1}}, {"stop", Index{3}}}},
                  {{{1, 1}}, {{"start", Index{0}}, {"stop", Index{1}}}}},
     .split = by_lanes,
+    .linear = LinearIn::All,
 }};
 
 /// A copy of x with a value at each frame, spread over features or lanes where x has one.
@@ -172,6 +174,7 @@ const Register<Expand> expand{{
                  {{{3, 1}}, {{"features", Index{3}}, {"batch", Index{4}}}},
                  {{{1, 1}}, {{"features", Index{2}}, {"batch", Index{3}}}}},
     .split = by_lanes,
+    .linear = LinearIn::All,
 }};
 
 }  // namespace

@@ -23,7 +23,7 @@ enum Needs { None = 0, A = 1, B = 2, Y = 4 };
 
 // clang-format off
 
-struct Negative { static constexpr auto name = "negative"; static constexpr int needs = None;
+struct Negative { static constexpr auto name = "negative"; static constexpr int needs = None; static constexpr LinearIn linear = LinearIn::All;
   static auto value(const auto& x) { return -x; }
   static auto slope(const auto& x, const auto&) { using S = ScalarOf<decltype(x)>; return NumberRow<S>::Constant(x.size(), S(-1)); } };
 struct Tanh { static constexpr auto name = "tanh"; static constexpr int needs = Y; static constexpr bool costly = true;
@@ -50,23 +50,23 @@ struct Square { static constexpr auto name = "square"; static constexpr int need
 struct Abs { static constexpr auto name = "abs"; static constexpr int needs = A;  // the derivative at 0 is taken to be 0
   static auto value(const auto& x) { return x.abs(); }
   static auto slope(const auto& x, const auto&) { return x.sign(); } };
-struct StopGradient { static constexpr auto name = "stop_gradient"; static constexpr int needs = None; static constexpr bool differentiable = false;
+struct StopGradient { static constexpr auto name = "stop_gradient"; static constexpr int needs = None; static constexpr LinearIn linear = LinearIn::All; static constexpr bool differentiable = false;
   static auto value(const auto& x) { return x; }
   static auto slope(const auto& x, const auto&) { using S = ScalarOf<decltype(x)>; return NumberRow<S>::Constant(x.size(), S(0)); } };
 
-struct Add { static constexpr auto name = "add"; static constexpr int needs = None;
+struct Add { static constexpr auto name = "add"; static constexpr int needs = None; static constexpr LinearIn linear = LinearIn::All;
   static auto value(const auto& a, const auto& b) { return a + b; }
   static auto slope_a(const auto& a, const auto&, const auto&) { using S = ScalarOf<decltype(a)>; return NumberRow<S>::Constant(a.size(), S(1)); }
   static auto slope_b(const auto& a, const auto&, const auto&) { using S = ScalarOf<decltype(a)>; return NumberRow<S>::Constant(a.size(), S(1)); } };
-struct Subtract { static constexpr auto name = "subtract"; static constexpr int needs = None;
+struct Subtract { static constexpr auto name = "subtract"; static constexpr int needs = None; static constexpr LinearIn linear = LinearIn::All;
   static auto value(const auto& a, const auto& b) { return a - b; }
   static auto slope_a(const auto& a, const auto&, const auto&) { using S = ScalarOf<decltype(a)>; return NumberRow<S>::Constant(a.size(), S(1)); }
   static auto slope_b(const auto& a, const auto&, const auto&) { using S = ScalarOf<decltype(a)>; return NumberRow<S>::Constant(a.size(), S(-1)); } };
-struct Multiply { static constexpr auto name = "multiply"; static constexpr int needs = A | B;
+struct Multiply { static constexpr auto name = "multiply"; static constexpr int needs = A | B; static constexpr LinearIn linear = LinearIn::Each;
   static auto value(const auto& a, const auto& b) { return a * b; }
   static auto slope_a(const auto&, const auto& b, const auto&) { return b; }
   static auto slope_b(const auto& a, const auto&, const auto&) { return a; } };
-struct Divide { static constexpr auto name = "divide"; static constexpr int needs = B | Y; static constexpr bool costly = true; static constexpr double low = 0.5, high = 2;
+struct Divide { static constexpr auto name = "divide"; static constexpr int needs = B | Y; static constexpr LinearIn linear = LinearIn::First; static constexpr bool costly = true; static constexpr double low = 0.5, high = 2;
   static auto value(const auto& a, const auto& b) { return a / b; }
   static auto slope_a(const auto&, const auto& b, const auto&) { return b.inverse(); }
   static auto slope_b(const auto&, const auto& b, const auto& y) { return -y / b; } };
@@ -254,6 +254,7 @@ OpType described() {
   type.name = Rule::name;
   type.split = by_lanes;
   if constexpr (requires { Rule::differentiable; }) type.differentiable = Rule::differentiable;
+  if constexpr (requires { Rule::linear; }) type.linear = Rule::linear;
   return type;
 }
 

@@ -132,6 +132,7 @@ const Register<MatMul> matmul{{
         [](const Call& call) {
           return call.inputs[0].extent == Extent::Constant ? Split::Lanes : Split::None;
         },
+    .linear = LinearIn::Each,
     .divides = true,
 }};
 
@@ -173,6 +174,7 @@ const Register<Transpose> transpose{{
     },
     .examples = {{{{1, 1}}}, {{{3, 2}}}, {{{1, 4}}}},
     .split = by_frames,
+    .linear = LinearIn::All,
 }};
 
 }  // namespace

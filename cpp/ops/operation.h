@@ -127,7 +127,9 @@ struct Mask {
 /// Where the window stands in its sequence; noise depends on nothing else.
 struct Clock {
   std::uint64_t seed = 0;
+  Index lanes = 1;           // of the net
   std::uint64_t frame = 0;   // the number of the window's first frame
+  std::uint64_t lane = 0;    // the number of the net's first lane, where others go on elsewhere
   std::uint64_t window = 0;  // how many windows this program has run
 };
 

@@ -42,6 +42,8 @@ class Noise final : public Operation<S> {
           places[i][k] = numbers[static_cast<std::size_t>(k)][static_cast<Index>(i)];
       n = 0;
     };
+    // What all lanes have in common is that of lane 0.
+    const std::uint64_t before = y_.shape.batch == clock_->lanes ? clock_->lane : 0;
     for (Index t = r.begin; t < r.end; ++t) {
       const std::uint64_t frame = clock_->frame + static_cast<std::uint64_t>(t);
       for (Index lane = r.lane; lane < r.lane + lanes; ++lane)
@@ -49,7 +51,7 @@ class Noise final : public Operation<S> {
           counters[0][n] = static_cast<std::uint32_t>(frame);
           counters[1][n] = static_cast<std::uint32_t>(frame >> 32);
           counters[2][n] = static_cast<std::uint32_t>(feature / 4);
-          counters[3][n] = static_cast<std::uint32_t>(lane);
+          counters[3][n] = static_cast<std::uint32_t>(before + static_cast<std::uint64_t>(lane));
           places[n] = y_.value + t * y_.shape.size() + lane * features + feature;
           counts[n] = std::min<Index>(features - feature, 4);
           if (++n == at_once) draw();

@@ -98,6 +98,7 @@ class Reduce : public Operation<S> {
   S factor_;
 };
 
+template <bool mean>
 OpType reduce_type(const char* name) {
   OpType type;
   type.name = name;
@@ -111,6 +112,10 @@ OpType reduce_type(const char* name) {
     return {{{axis == 1 ? x.features : 1, axis == 0 ? x.batch : 1}, call.extent()}};
   };
   type.split = [](const Call& call) { return axis_of(call.attributes) == 0 ? Split::Lanes : Split::Frames; };
+  type.linear = LinearIn::All;
+  type.gathers = [](const Call& call) {
+    return axis_of(call.attributes) == 0 ? Gather::None : mean ? Gather::Mean : Gather::Sum;
+  };
   for (const Index axis : {0, 1, 2}) {
     type.examples.push_back({{{3, 4}}, {{"axis", axis}}});
     type.examples.push_back({{{1, 1}}, {{"axis", axis}}});
@@ -122,8 +127,8 @@ template <class S>
 using Sum = Reduce<S, false>;
 template <class S>
 using Mean = Reduce<S, true>;
-const Register<Sum> sum{reduce_type("sum")};
-const Register<Mean> mean{reduce_type("mean")};
+const Register<Sum> sum{reduce_type<false>("sum")};
+const Register<Mean> mean{reduce_type<true>("mean")};
 
 /// Over all frames of the window, features and lanes: a (1, 1) window value. A constant stands for the same
 /// number at every frame, so it counts as often as there are frames; a window value has no frames to sum
@@ -191,6 +196,7 @@ class WindowReduce : public Operation<S> {
   const Rows& counted_;
 };
 
+template <bool mean>
 OpType window_type(const char* name) {
   OpType type;
   type.name = name;
@@ -198,6 +204,8 @@ OpType window_type(const char* name) {
     require_inputs(call, name, 1);
     return {{{1, 1}, Extent::Window}};
   };
+  type.linear = LinearIn::All;
+  type.gathers = [](const Call&) { return mean ? Gather::Mean : Gather::Sum; };
   type.examples = {{{{1, 1}}}, {{{3, 2}}}};
   return type;
 }
@@ -206,8 +214,8 @@ template <class S>
 using WindowSum = WindowReduce<S, false>;
 template <class S>
 using WindowMean = WindowReduce<S, true>;
-const Register<WindowSum> window_sum{window_type("window_sum")};
-const Register<WindowMean> window_mean{window_type("window_mean")};
+const Register<WindowSum> window_sum{window_type<false>("window_sum")};
+const Register<WindowMean> window_mean{window_type<true>("window_mean")};
 
 }  // namespace
 }  // namespace bptt

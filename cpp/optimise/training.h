@@ -1,15 +1,17 @@
-// Consecutive windows of a sequence: feed, forward, backward, clip, update, carry the state on.
+// Consecutive windows of a sequence: feed, forward, backward, meet other ranks, clip, update, carry the state on.
 #pragma once
 
 #include <algorithm>
 #include <atomic>
 #include <cmath>
 #include <memory>
+#include <span>
 #include <sstream>
 #include <vector>
 
 #include "optimise/clip.h"
 #include "optimise/moments.h"
+#include "optimise/ranks.h"
 #include "unroll/carry.h"
 
 namespace bptt {
@@ -73,30 +75,27 @@ class Training {
   }
   const Weights<S>& weights() const { return weights_; }
 
-  /// After a forward: backward, clip, update; nothing where no frame counts. Throws NonFiniteError, with weights and
-  /// moments as they were, if the loss or a gradient is not finite.
-  void step(Program<S>& program, Pulse& pulse) {
-    if (program.marks().counted() == 0) return;
-    if (!std::isfinite(program.loss())) {
-      std::ostringstream message;
-      message << "the loss of " << window() << " is " << program.loss()
-              << ": the first that is not finite is " << program.not_finite()
-              << ". Weights, moments and state are those before that window";
-      throw NonFiniteError(message.str());
-    }
-    program.backward(pulse);
+  /// After a forward: backward, clip, update; nothing where no frame counts. `values`, of which the first is the loss,
+  /// become those of all ranks. Throws NonFiniteError, on every rank and with weights and moments as they were, if the loss
+  /// or a gradient is not finite.
+  void step(Program<S>& program, Pulse& pulse, Ranks<S>& ranks, std::span<S> values) {
+    const Index counted = program.marks().counted();
+    const bool gradient = counted > 0 && std::isfinite(program.loss());
+    if (gradient) program.backward(pulse);
+    if (!ranks.meet(counted, program.frames(), gradient, weights_.gradients(), values)) return;
+    if (!std::isfinite(values[0])) refuse_loss(program, values[0]);
     moments_.reserve(weights_);
     const Index norms_needed = clip_.norms(weights_.gradients().size());
     if (norms_.size() != norms_needed) norms_ = Block<double>(norms_needed);
-    Block<S>& values = weights_.writable();
+    Block<S>& weights = weights_.writable();
     std::atomic<int> found = 0;
-    program.together(pulse, [&](Team::Member& member, Pulse&) { update(values, member, found); });
+    program.together(pulse, [&](Team::Member& member, Pulse&) { update(weights, member, found); });
     ++steps_;
   }
 
  private:
   /// One thread's share of it; `found` collects what is not finite.
-  void update(Block<S>& values, Team::Member& member, std::atomic<int>& found) {
+  void update(Block<S>& weights, Team::Member& member, std::atomic<int>& found) {
     Block<S>& all = weights_.gradients();
     if (moments_.some_frozen()) {
       moments_.clear_frozen(all, member.part);
@@ -115,12 +114,23 @@ class Training {
     require((g * S(0)).sum() == S(0), 1, "is not finite");
     clip_(all, norms_, member);
     require((g.square() * S(0)).sum() == S(0), 2, "has a square that is not finite (clipping would help)");
-    moments_.update({rate(), steps_ + 1}, values, all, member.part);
+    moments_.update({rate(), steps_ + 1}, weights, all, member.part);
   }
 
   /// The present window in words: as many came before as there were updates.
   std::string window() const {
     return "window " + std::to_string(steps_) + " of this training operation, counted from 0,";
+  }
+
+  [[noreturn]] void refuse_loss(const Program<S>& program, S loss) const {
+    std::ostringstream message;
+    message << "the loss of " << window() << " is " << loss;
+    if (std::isfinite(program.loss()))
+      message << " over all ranks, and " << program.loss() << " in this one";
+    else
+      message << ": the first that is not finite is " << program.not_finite();
+    message << ". Weights, moments and state are those before that window";
+    throw NonFiniteError(message.str());
   }
 
   [[noreturn]] void refuse_gradient(const std::string& why) const {
@@ -180,33 +190,42 @@ struct Data {
   }
 };
 
-/// One window from frame `start` of the data on: feed, run, carry the state. `middle` is called between the run and
-/// the carrying; if it throws, or the pulse does, state and counter are those before the window.
+/// One window from frame `start` of the data on: feed, run, carry the state. Its first lane has this number among all
+/// ranks'. `middle` is called between the run and the carrying; if it throws, or the pulse does, state and counter are
+/// those before the window.
 template <class S, class F>
 void run_window(Program<S>& program, const Carry<S>& carry, Data<S>& data, Index start, Index counted,
-                Pulse& pulse, F&& middle) {
+                std::uint64_t lane, Pulse& pulse, F&& middle) {
   data.feed(program, start, counted);
   carry.load();
-  program.forward(carry.frame(), pulse);
+  program.forward(carry.frame(), pulse, lane);
   pulse.spend(256);
   middle();
   carry.store();
 }
 
-/// Runs as many windows as `losses` has room for, from frame `start` on and each `stride` frames after the one before,
-/// and writes the loss of each, which is that of its last `stride` frames; watch(window) is called before its update.
-/// Without `training` nothing but the state changes.
+/// Runs windows from frame `start` on, each `stride` frames after the one before; see(window, values) gets the loss of each
+/// before its update, which is that of its last `stride` frames, and then the numbers at `watched`, of all ranks. Without
+/// `training` nothing but the state changes.
 template <class S, class F>
-void fit(Program<S>& program, State<S>& state, Training<S>* training, Data<S>& data, Index start,
-         Index stride, std::vector<S>& losses, Pulse& pulse, F&& watch) {
+void fit(Program<S>& program, State<S>& state, Training<S>* training, Ranks<S>& ranks, Data<S>& data,
+         Index start, Index stride, Index windows, const std::vector<const S*>& watched, Pulse& pulse,
+         F&& see) {
   const Carry<S> carry(program, state, stride);
-  for (std::size_t window = 0; window < losses.size(); ++window)
-    run_window(program, carry, data, start + static_cast<Index>(window) * stride, program.frames() - stride,
-               pulse, [&] {
-                 losses[window] = program.loss();
-                 watch(static_cast<Index>(window));
-                 if (training) training->step(program, pulse);
-               });
+  const Index gradients = training ? training->weights().gradients().size() : 0;
+  std::vector<S> values(watched.size() + 1);
+  const auto middle = [&] {
+    values[0] = program.loss();
+    std::ranges::transform(watched, values.begin() + 1, [](const S* value) { return *value; });
+    if (training) training->step(program, pulse, ranks, values);
+  };
+  for (Index window = 0; window < windows; ++window) {
+    ranks.window(gradients, [&] {
+      run_window(program, carry, data, start + window * stride, program.frames() - stride, ranks.first_lane(),
+                 pulse, middle);
+    });
+    see(window, std::span<const S>(values));
+  }
 }
 
 /// Runs windows one after the other, and hands each to `collect`.
@@ -214,7 +233,7 @@ template <class S, class F>
 void predict(Program<S>& program, State<S>& state, Data<S>& data, Index windows, F&& collect, Pulse& pulse) {
   const Carry<S> carry(program, state);
   for (Index window = 0; window < windows; ++window)
-    run_window(program, carry, data, window * program.frames(), 0, pulse, [&] { collect(window); });
+    run_window(program, carry, data, window * program.frames(), 0, 0, pulse, [&] { collect(window); });
 }
 
 }  // namespace bptt

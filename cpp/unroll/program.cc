@@ -35,7 +35,7 @@ template <class S>
 Program<S>::Program(const Graph& graph, Weights<S>& weights, const Request& request, Team* team)
     : frames_(request.frames),
       loss_(request.loss),
-      clock_{request.seed},
+      clock_{request.seed, graph.lanes()},
       weights_(&weights),
       team_(team),
       marks_(request.frames, graph.lanes()) {
@@ -435,8 +435,9 @@ void Program<S>::add_to_starts() const {
 }
 
 template <class S>
-void Program<S>::forward(std::uint64_t frame, Pulse& pulse) {
+void Program<S>::forward(std::uint64_t frame, Pulse& pulse, std::uint64_t lane) {
   clock_.frame = frame;
+  clock_.lane = lane;
   ++clock_.window;
   together(pulse, [this](Team::Member& member, Pulse& p) { forward(member, p); });
 }

@@ -46,9 +46,9 @@ class Program {
   void mark(const bool* resets, const bool* valid, Index from = 0);
   const Marks& marks() const { return marks_; }
 
-  /// Computes the window whose first frame has this number in its sequence. Placeholders and past states are
-  /// read.
-  void forward(std::uint64_t frame, Pulse&);
+  /// Computes the window whose first frame has this number in its sequence, and whose first lane has that one among all
+  /// that are trained together. Placeholders and past states are read.
+  void forward(std::uint64_t frame, Pulse&, std::uint64_t lane = 0);
   /// Zeroes all gradients, then computes those of the loss, weights' included, for the window of the last
   /// forward.
   void backward(Pulse&);

@@ -6,7 +6,7 @@ import collections.abc
 import numpy
 import numpy.typing
 import typing
-__all__: list[str] = ['Clip32', 'Clip64', 'Example', 'Exclusive', 'Graph', 'Node', 'Operation', 'Optimiser32', 'Optimiser64', 'Program32', 'Program64', 'State32', 'State64', 'Stepper', 'Team', 'Training32', 'Training64', 'Weights32', 'Weights64', 'build_info', 'fit', 'operations', 'philox4x32', 'predict']
+__all__: list[str] = ['Clip32', 'Clip64', 'Example', 'Exclusive', 'Graph', 'Node', 'Operation', 'Optimiser32', 'Optimiser64', 'Program32', 'Program64', 'Ranks32', 'Ranks64', 'State32', 'State64', 'Stepper', 'Team', 'Training32', 'Training64', 'Weights32', 'Weights64', 'build_info', 'fit', 'operations', 'philox4x32', 'predict']
 class Example:
     """
     A way to call an operation, for tests.
@@ -389,6 +389,19 @@ class Training32:
     @steps.setter
     def steps(self, arg1: typing.SupportsInt | typing.SupportsIndex) -> None:
         ...
+class Ranks32:
+    """
+    Processes that train one net, each on lanes of its own.
+    """
+    def __init__(self, add_up: collections.abc.Callable[[numpy.ndarray], None], first: typing.SupportsInt | typing.SupportsIndex, lanes: typing.SupportsInt | typing.SupportsIndex, graph: Graph, values: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex], resets: bool, masks: bool) -> None:
+        """
+        `add_up` adds a flat array up over all ranks, in place. `lanes` go on in all of them, `first` before this one's. The values are the loss and what is watched.
+        """
+    @property
+    def kinds(self) -> list[str]:
+        """
+        How the values of ranks go together.
+        """
 class Optimiser64:
     """
     A rule by which weights change, and its settings.
@@ -443,6 +456,19 @@ class Training64:
     @steps.setter
     def steps(self, arg1: typing.SupportsInt | typing.SupportsIndex) -> None:
         ...
+class Ranks64:
+    """
+    Processes that train one net, each on lanes of its own.
+    """
+    def __init__(self, add_up: collections.abc.Callable[[numpy.ndarray], None], first: typing.SupportsInt | typing.SupportsIndex, lanes: typing.SupportsInt | typing.SupportsIndex, graph: Graph, values: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex], resets: bool, masks: bool) -> None:
+        """
+        `add_up` adds a flat array up over all ranks, in place. `lanes` go on in all of them, `first` before this one's. The values are the loss and what is watched.
+        """
+    @property
+    def kinds(self) -> list[str]:
+        """
+        How the values of ranks go together.
+        """
 class Stepper:
     """
     One frame a call.
@@ -472,12 +498,12 @@ def build_info() -> dict[str, str]:
     Instruction set, compiler, version of Eigen.
     """
 @typing.overload
-def fit(program: Program32, state: State32, training: Training32 | None, data: collections.abc.Sequence[typing.Annotated[numpy.typing.ArrayLike, numpy.float32]], start: typing.SupportsInt | typing.SupportsIndex, steps: typing.SupportsInt | typing.SupportsIndex, *, watched: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex] = [], room: collections.abc.Sequence[typing.Annotated[numpy.typing.ArrayLike, numpy.float32]] = [], resets: typing.Annotated[numpy.typing.ArrayLike, numpy.bool] | None = None, masks: typing.Annotated[numpy.typing.ArrayLike, numpy.bool] | None = None, stride: typing.SupportsInt | typing.SupportsIndex | None = None) -> numpy.typing.NDArray[numpy.float32]:
+def fit(program: Program32, state: State32, training: Training32 | None, data: collections.abc.Sequence[typing.Annotated[numpy.typing.ArrayLike, numpy.float32]], start: typing.SupportsInt | typing.SupportsIndex, steps: typing.SupportsInt | typing.SupportsIndex, *, watched: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex] = [], room: collections.abc.Sequence[typing.Annotated[numpy.typing.ArrayLike, numpy.float32]] = [], resets: typing.Annotated[numpy.typing.ArrayLike, numpy.bool] | None = None, masks: typing.Annotated[numpy.typing.ArrayLike, numpy.bool] | None = None, stride: typing.SupportsInt | typing.SupportsIndex | None = None, ranks: Ranks32 | None = None) -> numpy.typing.NDArray[numpy.float32]:
     """
     Trains on windows, each `stride` frames after the one before (a window's length), by the loss of their last `stride` frames; training None: only runs them. Returns the losses. Of window values that are watched it fills the arrays, one number for each window.
     """
 @typing.overload
-def fit(program: Program64, state: State64, training: Training64 | None, data: collections.abc.Sequence[typing.Annotated[numpy.typing.ArrayLike, numpy.float64]], start: typing.SupportsInt | typing.SupportsIndex, steps: typing.SupportsInt | typing.SupportsIndex, *, watched: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex] = [], room: collections.abc.Sequence[typing.Annotated[numpy.typing.ArrayLike, numpy.float64]] = [], resets: typing.Annotated[numpy.typing.ArrayLike, numpy.bool] | None = None, masks: typing.Annotated[numpy.typing.ArrayLike, numpy.bool] | None = None, stride: typing.SupportsInt | typing.SupportsIndex | None = None) -> numpy.typing.NDArray[numpy.float64]:
+def fit(program: Program64, state: State64, training: Training64 | None, data: collections.abc.Sequence[typing.Annotated[numpy.typing.ArrayLike, numpy.float64]], start: typing.SupportsInt | typing.SupportsIndex, steps: typing.SupportsInt | typing.SupportsIndex, *, watched: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex] = [], room: collections.abc.Sequence[typing.Annotated[numpy.typing.ArrayLike, numpy.float64]] = [], resets: typing.Annotated[numpy.typing.ArrayLike, numpy.bool] | None = None, masks: typing.Annotated[numpy.typing.ArrayLike, numpy.bool] | None = None, stride: typing.SupportsInt | typing.SupportsIndex | None = None, ranks: Ranks64 | None = None) -> numpy.typing.NDArray[numpy.float64]:
     """
     Trains on windows, each `stride` frames after the one before (a window's length), by the loss of their last `stride` frames; training None: only runs them. Returns the losses. Of window values that are watched it fills the arrays, one number for each window.
     """

@@ -14,8 +14,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
@@ -38,6 +38,7 @@ _ARCHITECTURE = "architecture"  # the field that only a net made of layers has
 _NEXT_WINDOW = "next_window"  # the one that only a net has that was trained on a dataset
 _KINDS = {"float32": ("F32", "<f4"), "float64": ("F64", "<f8")}  # safetensors' name, numpy's
 _DEPTHS = ("deep", "shallow")
+_OF_LANES = ("state/deep/", "start/deep/")  # tensors that have a column for each lane, or one
 _LARGEST_HEADER = 100_000_000  # bytes; safetensors' own bound
 _INT64, _UINT64 = 2**63, 2**64
 _STEPS = 2**53  # as many as a float64 tells apart, and far from where counting on would overflow
@@ -129,6 +130,38 @@ class Checkpoint:
     about: dict[str, Any]
     tensors: dict[str, Array]
 
+    def part(self, net: Net, first: int, lanes: int) -> Checkpoint:
+        """What a net gets whose first lane is number `first` of all `lanes`.
+
+        Of a shallow graph with another number of lanes than the saved one the state is the net's.
+
+        Raises:
+            CheckpointError: it has another number of lanes.
+        """
+        here = net.traces["deep"].graph.lanes
+
+        def share(name: str, saved: Array, own: Array) -> Array:
+            columns, wanted = saved.shape[1], own.shape[1]
+            if not name.startswith(_OF_LANES):
+                return saved if columns == wanted or name.startswith("weights/") else own
+            if columns == lanes and wanted in (1, here):
+                lane = saved[:, first : first + here]
+                return lane[:, :1] if wanted == 1 and (lane == lane[:, :1]).all() else lane
+            if columns == 1 and name.startswith("start/"):
+                return np.broadcast_to(saved, (len(saved), wanted)).copy()
+            if columns != wanted:
+                raise CheckpointError(
+                    f"{self.path} has {columns} lanes in {name!r}; the ranks have {lanes} together"
+                )
+            return saved
+
+        own = dict(_tensors(net))
+        shared = {
+            name: share(name, saved, own[name]) if name in own and saved.ndim == 2 else saved
+            for name, saved in self.tensors.items()
+        }
+        return replace(self, tensors=shared)
+
     def apply(self, net: Net) -> None:
         """Set all of a fresh net from it; everything is checked first.
 
@@ -212,7 +245,10 @@ def check_place(path: str | os.PathLike[str]) -> None:
 
 
 def write(
-    net: Net, path: str | os.PathLike[str], architecture: dict[str, Any] | None = None
+    net: Net,
+    path: str | os.PathLike[str],
+    architecture: dict[str, Any] | None = None,
+    others: Mapping[str, Array] | None = None,
 ) -> None:
     """Write a checkpoint; the path holds a whole old or a whole new file at every moment.
 
@@ -220,6 +256,7 @@ def write(
         net: what to write.
         path: where to.
         architecture: what the frame is made of, as JSON has it; none for a user's own function.
+        others: tensors to take instead of the net's own.
 
     Raises:
         CheckpointError: the file system refuses, or the net holds a number that is not finite, so
@@ -228,6 +265,7 @@ def write(
     """
     name = text_of(path)
     about, tensors = contents(net)
+    tensors.update(others or {})
     if architecture is not None:
         about[_ARCHITECTURE] = architecture
     broken = _not_finite(tensors)
@@ -254,6 +292,35 @@ def read(path: str | os.PathLike[str]) -> Checkpoint:
     except MemoryError:
         raise CheckpointError(f"cannot read {name}: it is larger than the memory") from None
     return decode(content, name)
+
+
+def of_lanes(net: Net) -> dict[str, Array]:
+    """What of a checkpoint is of the lanes of the deep graph."""
+    return {
+        name: values
+        for name, values in _tensors(net)
+        if name.startswith(("state/deep", "start/deep"))
+    }
+
+
+def joined(parts: Sequence[tuple[int, dict[str, Array]]]) -> dict[str, Array]:
+    """The same of several nets together: of each the number of its lanes, and its tensors.
+
+    Raises:
+        CheckpointError: one has neither a column for each lane, nor the same one in all nets.
+    """
+    lanes = [count for count, _ in parts]
+    whole = {}
+    for name in parts[0][1]:
+        each = [tensors[name] for _, tensors in parts]
+        common = all(np.array_equal(values, each[0]) for values in each) and each[0].shape[1] == 1
+        own = [values.shape[1] for values in each] == lanes
+        if not own and not common:
+            raise CheckpointError(f"the ranks do not have one column of {name!r} for each lane")
+        # A starting value of one column is that of all lanes.
+        one = common and (not own or name.startswith("start/"))
+        whole[name] = each[0] if one else np.concatenate(each, axis=1)
+    return whole
 
 
 def contents(net: Net) -> tuple[dict[str, Any], dict[str, Array]]:

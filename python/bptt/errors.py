@@ -42,6 +42,10 @@ class CheckpointError(BpttError, OSError):
     """A checkpoint that cannot be written, or read, or that belongs to another frame."""
 
 
+class RankError(BpttError, RuntimeError):
+    """Another of the processes that train one net failed, or they have not the same net."""
+
+
 class InterchangeError(BpttError, OSError):
     """A file for or from another framework that cannot be written or read."""
 

@@ -8,11 +8,11 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from types import MappingProxyType
-from typing import Any, Concatenate, NoReturn, ParamSpec, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Concatenate, NoReturn, ParamSpec, TypeVar, overload
 
 import numpy.typing as npt
 
-from bptt import arrays, checkpoint, fetching, streaming, training
+from bptt import arrays, fetching, streaming, training
 from bptt.checkpoint import Checkpoint, SavedTraining
 from bptt.data import Dataset
 from bptt.drawing import Graphs
@@ -23,11 +23,15 @@ from bptt.net import Net
 from bptt.numerics import Array, Numerics
 from bptt.optimisers import Clip, Optimiser
 from bptt.processors import processors
+from bptt.ranks import Alone, joined
 from bptt.streaming import Stepper
 from bptt.symbol import Operand, Symbol
 from bptt.trace import StateHandle, Trace
 from bptt.training import History, TrainingOperation
 from bptt.views import Parameters, StateView
+
+if TYPE_CHECKING:
+    from mpi4py.MPI import Intracomm
 
 FrameFunction = Callable[["BPTT", str], Any]
 P = ParamSpec("P")
@@ -521,6 +525,7 @@ class BPTT:
         stride: int | None = None,
         progress: bool = True,
         epochs: int | None = None,
+        comm: Intracomm | None = None,
     ) -> History:
         """Train on consecutive windows of the data, state carried; the loop runs in the core.
 
@@ -570,6 +575,12 @@ class BPTT:
             progress: show a bar with the last loss, where there is a terminal or a notebook.
             epochs: of a dataset, how many, in place of `steps`; that which `start` is in, from
                 there on, is the first. By default 1.
+            comm: a communicator of mpi4py, such as ``MPI.COMM_WORLD``, whose processes train this
+                net together, each with a frame, data, resets and masks of its own lanes
+                (``docs/clusters.md``). They do what one process with all lanes, in the order of
+                ranks, would do: losses are those of all lanes, and the checkpoint, which the first
+                rank writes, holds all of them. A callback may be given to some of them, and one
+                that returns true stops all.
 
         Returns:
             The losses, one per window, each before its update; and so the metrics, as
@@ -581,6 +592,7 @@ class BPTT:
                 are neither booleans nor 0 and 1, or beside a dataset; a stride longer than a
                 window; epochs of arrays, or beside steps.
             NonFiniteError: a loss is not finite; that window is not trained on.
+            RankError: another process of `comm` failed, or they have not the same net.
         """
         return training.fit(
             self._net,
@@ -598,6 +610,7 @@ class BPTT:
             stride,
             progress,
             epochs,
+            comm,
         )
 
     @alone
@@ -724,17 +737,25 @@ class BPTT:
     # Checkpoints
 
     @alone
-    def save(self, path: str | os.PathLike[str]) -> None:
+    def save(self, path: str | os.PathLike[str], *, comm: Intracomm | None = None) -> None:
         """Write weights, state, optimiser moments and counters to one safetensors file.
 
         The path holds a whole old or a whole new file at every moment. `bptt.load` reads it.
+
+        Args:
+            path: where to.
+            comm: as for `fit`: all its processes call this, and the first writes a file with the
+                lanes of all.
 
         Raises:
             CheckpointError: the file system refuses, or the net holds a number that is not finite;
                 what was at the path stays.
             UsageError: no path.
+            RankError: another process of `comm` failed.
         """
-        checkpoint.write(self._net, path)
+        ranks = joined(comm)
+        with ranks.together():
+            ranks.write(self._net, path)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> BPTT:
         """An independent, equal net: weights, both states, counters, moments, `next_frame`.
@@ -758,7 +779,13 @@ class BPTT:
         )
 
 
-def load(path: str | os.PathLike[str], frame: FrameFunction, *, threads: int | None = None) -> BPTT:
+def load(
+    path: str | os.PathLike[str],
+    frame: FrameFunction,
+    *,
+    threads: int | None = None,
+    comm: Intracomm | None = None,
+) -> BPTT:
     """The net that was saved, to go on bit for bit.
 
     Its graphs are traced anew from `frame`, which must be the function that the saved net was
@@ -768,11 +795,15 @@ def load(path: str | os.PathLike[str], frame: FrameFunction, *, threads: int | N
         path: written by `BPTT.save`.
         frame: as for `BPTT.generate_graphs`.
         threads: as for `BPTT`; a checkpoint does not depend on it.
+        comm: as for `BPTT.fit`: all its processes call this; the first reads the file, and each
+            gets its lanes of it. Together they have as many as the file; how many processes have
+            saved it does not matter.
 
     Raises:
         CheckpointError: no such file, a damaged or a foreign one, one of a newer format, or one of
             another frame. The message says which.
         UsageError: no path, or a number of threads below 1.
+        RankError: another process of `comm` failed.
 
     Example:
         .. code-block:: python
@@ -784,19 +815,31 @@ def load(path: str | os.PathLike[str], frame: FrameFunction, *, threads: int | N
             train = bp.minimize(bptt.reduce_mean(bptt.square(out - y)), bptt.Adam(0.05))
             bp.fit(train, [inputs, targets], start=bp.next_frame)
     """
-    threads = at_most(threads)
-    return resume(checkpoint.read(path), frame, threads)
+    ranks = joined(comm)
+    with ranks.together():
+        threads = ranks.agreed(lambda: at_most(threads))
+        return resume(ranks.read(path), frame, threads, ranks)
 
 
-def resume(saved: Checkpoint, frame: FrameFunction, threads: int | None) -> BPTT:
+def resume(
+    saved: Checkpoint, frame: FrameFunction, threads: int | None, ranks: Alone | None = None
+) -> BPTT:
     """The net of a checkpoint that was read; see `load`."""
+    ranks = ranks or Alone()
+    bp = ranks.agreed(lambda: _traced(saved, frame, threads))
+    share = ranks.share(saved, bp._net)
+    ranks.agreed(lambda: share.apply(bp._net))
+    return bp
+
+
+def _traced(saved: Checkpoint, frame: FrameFunction, threads: int | None) -> BPTT:
+    """A net like the saved one, as it begins."""
     bp = BPTT(saved.about["seed"], saved.about["dtype"], threads)
     frames = saved.about["num_loops"]
     try:
         bp.generate_graphs(frame, frames)
     except MemoryError as error:
         raise CheckpointError(f"{saved.path} has windows of {frames} frames: {error}") from None
-    saved.apply(bp._net)
     return bp
 
 

@@ -19,6 +19,7 @@ Weights: TypeAlias = _core.Weights32
 State: TypeAlias = _core.State32
 Program: TypeAlias = _core.Program32
 Training: TypeAlias = _core.Training32
+Ranks: TypeAlias = _core.Ranks32
 
 _BITS = {"float32": "32", "float64": "64"}
 
@@ -40,3 +41,4 @@ class Numerics:
         self.Optimiser: type[_core.Optimiser32] = getattr(_core, "Optimiser" + bits)
         self.Clip: type[_core.Clip32] = getattr(_core, "Clip" + bits)
         self.Training: type[_core.Training32] = getattr(_core, "Training" + bits)
+        self.Ranks: type[_core.Ranks32] = getattr(_core, "Ranks" + bits)

@@ -78,8 +78,9 @@ class Trace:
         returned: what the frame function returned.
         handles: of all states, sorted by name; set when the trace is closed.
         quiet: whether layers leave nothing out at random in the deep mode either.
-        structure: a hash of the operations and shapes of the frame, set when the trace is closed;
-            values (constants, initial weights, strengths of noise) and later losses are no part.
+        structure: a hash of the operations of the frame and of the shapes of all it is made of,
+            set when the trace is closed; the number of lanes is no part, nor are values (constants,
+            initial weights, strengths of noise) and later losses.
     """
 
     def __init__(self, net: Net, depth: str, frames: int) -> None:
@@ -324,7 +325,11 @@ class Trace:
         """
         inputs = [self.symbol(operand).id for operand in operands]
         outputs = self.graph.append(operation, inputs, attributes)
-        kept = {key: value for key, value in attributes.items() if not isinstance(value, float)}
+        kept = {
+            key: value
+            for key, value in attributes.items()
+            if not isinstance(value, float) and key != "batch"
+        }
         sources = [self._numbers[id] for id in inputs]
         return [self._symbol(id, f"{operation} {sources} {sorted(kept.items())}") for id in outputs]
 
@@ -424,7 +429,8 @@ class Trace:
             f"a {kind.split()[0]} of shape {symbol.shape} over {frames} frames",
         )
         self._numbers[id] = len(self._numbers)
-        self._nodes.append(f"{kind} {name} {symbol.shape}")
+        features = symbol.shape[0]  # a file says by its tensors how many columns there are
+        self._nodes.append(f"{kind} {name} {features}")
         return symbol
 
 

@@ -8,20 +8,23 @@ import itertools
 import os
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, NoReturn
 
 import numpy as np
 import numpy.typing as npt
 
-from bptt import _core, arrays, checkpoint
+from bptt import _core, arrays
 from bptt.blocks import Block, Chunk, Windows, ahead, own_rows, rolled
 from bptt.checkpoint import SavedTraining
 from bptt.data import Dataset
 from bptt.errors import ShapeError, UsageError
+from bptt.info import build_info
 from bptt.net import Net, Rows
 from bptt.numerics import Array, Program, State, Training
 from bptt.optimisers import Clip, Optimiser, decays, frozen, positive
 from bptt.progress import Bar
+from bptt.ranks import Alone, digest, joined, weights
 from bptt.schedules import rate_of
 from bptt.symbol import Symbol
 from bptt.trace import Trace
@@ -169,6 +172,27 @@ class TrainingOperation:
         )
 
 
+@dataclass(frozen=True)
+class _Course:
+    """A call of `fit`, checked.
+
+    Attributes:
+        program: runs its windows.
+        walk: where they lie.
+        watched: metrics by name.
+        stride: frames from one to the next.
+        every: how often to call back.
+        period: how often to write checkpoints; None for the one at the end.
+    """
+
+    program: Program
+    walk: _Around | _Epochs
+    watched: dict[str, int]
+    stride: int
+    every: int
+    period: int | None
+
+
 def fit(
     net: Net,
     train: TrainingOperation,
@@ -185,11 +209,36 @@ def fit(
     stride: int | None = None,
     progress: Bar | bool = False,
     epochs: int | None = None,
+    comm: object = None,
 ) -> History:
     """See `BPTT.fit`; `path` and `period` are where and how often checkpoints are written.
 
     `progress` may be a bar that goes over more than this call.
     """
+    ranks = joined(comm)
+    given = net, train, data, steps, start, callback, every, path, period
+    checked = partial(_checked, *given, metrics, resets, masks, stride, epochs, comm is not None)
+    with ranks.together():
+        return _walked(net, train, ranks.agreed(checked), callback, path, progress, ranks)
+
+
+def _checked(
+    net: Net,
+    train: TrainingOperation,
+    data: Sequence[npt.ArrayLike] | Dataset,
+    steps: int | None,
+    start: int | tuple[int, int] | None,
+    callback: Callable[[int, float], object] | None,
+    every: int,
+    path: str | os.PathLike[str] | None,
+    period: int | None,
+    metrics: Mapping[str, Symbol] | None,
+    resets: npt.ArrayLike | None,
+    masks: npt.ArrayLike | None,
+    stride: int | None,
+    epochs: int | None,
+    shared: bool,
+) -> _Course:
     if not isinstance(train, TrainingOperation):
         raise UsageError(f"fit takes what bp.minimize returned, got {train!r}")
     loss = net.own(train.loss)
@@ -202,6 +251,8 @@ def fit(
     steps = None if steps is None else arrays.integer(steps, "steps", 0)
     walk: _Around | _Epochs
     if isinstance(data, Dataset):
+        if shared:
+            raise UsageError("with comm, data are arrays of this rank's lanes, and no dataset")
         own_rows(net, trace, resets, masks)
         windows = Windows.of(net, trace, values, program, stride)
         walk = _Epochs(net, data, windows, start, steps, epochs)
@@ -211,21 +262,43 @@ def fit(
         streams = net.streams(program, trace.inputs(values), data)
         rows = net.rows(trace, len(streams[0]), resets, masks)
         walk = _Around(net, streams, rows, trace.frames, start, steps, stride)
-    steps = walk.steps
-    if steps is not None:
-        arrays.room(steps, f"the losses of {steps} steps")
+    if walk.steps is not None:
+        arrays.room(walk.steps, f"the losses of {walk.steps} steps")
     every = arrays.integer(every, "every", 1)
     if callback is not None and not callable(callback):
         raise UsageError(f"callback is a function of step and loss, got {arrays.shown(callback)}")
-
-    if path is not None:
-        checkpoint.check_place(path)
-    elif period is not None:
+    if path is None and period is not None:
         raise UsageError("checkpoint_every says how often to write; checkpoint says where to")
-    periods = [every] if callback else []
     if period is not None:
-        periods.append(arrays.integer(period, "checkpoint_every", 1))
+        period = arrays.integer(period, "checkpoint_every", 1)
+    return _Course(program, walk, watched, stride, every, period)
 
+
+def _walked(
+    net: Net,
+    train: TrainingOperation,
+    course: _Course,
+    callback: Callable[[int, float], object] | None,
+    path: str | os.PathLike[str] | None,
+    progress: Bar | bool,
+    ranks: Alone,
+) -> History:
+    trace, program, walk, watched = train.loss.trace, course.program, course.walk, course.watched
+    steps, stride, every, period = walk.steps, course.stride, course.every, course.period
+    if path is not None:
+        ranks.check_place(path)
+    called = any(ranks.all(lambda: callback is not None))
+    core = None
+    if isinstance(walk, _Around):
+        ranks.require_same(partial(_facts, net, train, course, walk.block, path is not None))
+        core = ranks.core(net, trace, [train.loss.id, *watched.values()], walk.block.rows)
+
+    def agree() -> None:
+        ranks.require_same(lambda: {"the weights": weights(net)})
+
+    periods = [each for each in (period, ranks.period) if each is not None]
+    if called:
+        periods.append(every)
     if train.scheduled:
         periods.append(_AHEAD)
 
@@ -234,7 +307,7 @@ def fit(
     counts: list[npt.NDArray[np.int64]] = [np.zeros(0, np.int64)]
     kept: dict[str, list[Array]] = {name: [] for name in watched}
     done, written, stopped, reached = 0, 0, False, state.frame
-    bar = progress if isinstance(progress, Bar) else Bar(steps, progress)
+    bar = progress if isinstance(progress, Bar) else Bar(steps, progress and ranks.first)
     own = contextlib.closing(bar) if bar is not progress else contextlib.nullcontext()
     with own, contextlib.closing(walk.blocks()) as blocks:
         for block in blocks:
@@ -247,23 +320,17 @@ def fit(
                 continue
             at = 0
             while at < block.windows and not stopped:
-                limits = [bar.ahead(), *(each - done % each for each in periods)]
+                limits = [ranks.all(bar.ahead)[0], *(each - done % each for each in periods)]
                 if steps is not None:
                     limits.append(steps - done)
                 count = min(block.windows - at, *limits)
-                train.plan(count)
+                ranks.agreed(partial(train.plan, count))
                 room = [np.empty(count, net.numerics.dtype) for _ in watched]
                 first, before = at, state.frame
+                run = partial(_run, program, state, train.core, block, first, count)
                 try:
-                    found = _run(
-                        program,
-                        state,
-                        train.core,
-                        block,
-                        first,
-                        count,
-                        watched=[*watched.values()],
-                        room=room,
+                    found = ranks.known(
+                        partial(run, watched=[*watched.values()], room=room, ranks=core)
                     )
                 finally:  # also when interrupted: by as many frames as the state went on
                     reached = state.frame
@@ -275,24 +342,84 @@ def fit(
                 for name, numbers in zip(watched, room, strict=True):
                     kept[name].append(numbers)
                 bar.advance(count, found[-1])
-                if callback and done % every == 0:
-                    with net.lent():
-                        stopped = bool(callback(done, float(found[-1])))
+                if called and done % every == 0:
+                    answer = partial(_asked, net, callback, done, float(found[-1]))
+                    stopped = any(ranks.all(answer))
+                if ranks.period is not None and done % ranks.period == 0:
+                    agree()
                 if path is not None and period is not None and done % period == 0:
-                    checkpoint.write(net, path)
+                    agree()
+                    ranks.write(net, path)
                     written = done
                 if done == steps:
                     break
             if done == steps or stopped:
                 break
+    agree()
     if path is not None and written != done:
-        checkpoint.write(net, path)
+        ranks.write(net, path)
 
-    def joined(parts: list[Array]) -> Array:
+    def joint(parts: list[Array]) -> Array:
         return np.concatenate([np.zeros(0, net.numerics.dtype), *parts])
 
-    seen = {name: joined(parts) for name, parts in kept.items()}
-    return History(joined(losses), stopped, np.concatenate(counts), seen)
+    seen = {name: joint(parts) for name, parts in kept.items()}
+    counted = np.sum(ranks.all(lambda: np.concatenate(counts)), axis=0)
+    return History(joint(losses), stopped, counted, seen)
+
+
+def _asked(
+    net: Net, callback: Callable[[int, float], object] | None, done: int, loss: float
+) -> bool:
+    """Whether the callback, if there is one, wants to stop after so many windows."""
+    if callback is None:
+        return False
+    with net.lent():
+        return bool(callback(done, loss))
+
+
+def _facts(
+    net: Net, train: TrainingOperation, course: _Course, block: Block, path: bool
+) -> dict[str, Any]:
+    """What ranks must have in common, by the name that a message gives it."""
+    trace, saved, build = train.loss.trace, train.saved(), build_info()
+    stages = trace.graph.stages([train.loss.id, *course.watched.values()])
+    nodes = trace.graph.nodes
+    sources = [each.id for each in trace.placeholders]
+    sources += [each.past.id for each in trace.recurrences.values()]
+    sources += [node.outputs[0] for node in nodes if not node.inputs]  # noise
+    common = {
+        str(number): stream
+        for number, stream in enumerate(block.streams)
+        if stream.shape[2] != trace.graph.lanes
+    }
+    return {
+        "the version of bptt": build["version"],
+        "the instruction set, which BPTT_ISA chooses": build["isa"],
+        "the dtype": net.numerics.dtype.name,
+        "the seed": net.seed,
+        "the frames of a window": trace.frames,
+        "the frame function": trace.structure,
+        "what has a column for each lane (with one lane, all of one column)": [
+            trace.graph.shape(id)[1] == trace.graph.lanes for id in sources
+        ],
+        "the operations of the loss": [nodes[n].operation for group, _ in stages for n in group],
+        "the weights": weights(net),
+        "the optimizer": {**saved.optimizer, "rate": saved.learning_rate},
+        "the clipping": repr(train.clip),
+        "the frozen weights": train.frozen,
+        "the updates made": train.steps,
+        "the moments": digest(saved.moments),
+        "the frames gone by": net.states[trace.depth].frame,
+        "the length of the data": len(block.streams[0]),
+        "the data that lanes have in common": digest(common),
+        "steps": course.walk.steps,
+        "start": block.start,
+        "stride": course.stride,
+        "every": course.every,
+        "metrics": [*course.watched],
+        "whether there is a checkpoint": path,
+        "checkpoint_every": course.period,
+    }
 
 
 class _Around:
@@ -315,10 +442,10 @@ class _Around:
         self.start = arrays.integer(begin, "start, a frame of the data,", 0, length - 1)
         self.steps = -(-length // stride) if steps is None else steps
         self._net = net
-        self._block = Block(streams, rows, self.steps, stride, start=self.start)
+        self.block = Block(streams, rows, self.steps, stride, start=self.start)
 
     def blocks(self) -> Generator[Block]:
-        yield self._block
+        yield self.block
 
     def reach(self, block: Block, window: int) -> None:
         self._net.next_frame = block.frame(window)
