@@ -145,8 +145,10 @@ class Checkpoint:
             if not name.startswith(_OF_LANES):
                 return saved if columns == wanted or name.startswith("weights/") else own
             if columns == lanes and wanted in (1, here):
-                lane = saved[:, first : first + here]
-                return lane[:, :1] if wanted == 1 and (lane == lane[:, :1]).all() else lane
+                lane: Array = saved[:, first : first + here]
+                if wanted == 1 and (lane == lane[:, :1]).all():
+                    lane = lane[:, :1]
+                return lane
             if columns == 1 and name.startswith("start/"):
                 return np.broadcast_to(saved, (len(saved), wanted)).copy()
             if columns != wanted:
