@@ -150,7 +150,7 @@ class Checkpoint:
                     lane = lane[:, :1]
                 return lane
             if columns == 1 and name.startswith("start/"):
-                return np.broadcast_to(saved, (len(saved), wanted)).copy()
+                return np.repeat(saved, wanted, axis=1)
             if columns != wanted:
                 raise CheckpointError(
                     f"{self.path} has {columns} lanes in {name!r}; the ranks have {lanes} together"
