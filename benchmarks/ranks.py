@@ -94,17 +94,20 @@ class Part(Ours):
 
 
 def timed(comm: Any, run: Callable[[int], object], rounds: int, seconds: float) -> float:
-    """Seconds of one piece of work that all ranks do at once, the slowest counting."""
+    """Seconds of one more piece of work that all ranks do at once, the slowest counting.
+
+    What a call takes by itself, such as comparing what ranks have in common, is left out.
+    """
 
     def turn(count: int) -> float:
         comm.Barrier()
         began = time.perf_counter()
         run(count)
-        return float(max(comm.allgather(time.perf_counter() - began))) / count
+        return float(max(comm.allgather(time.perf_counter() - began)))
 
-    turn(1)
-    count = max(1, round(seconds / turn(2)))
-    return float(np.median([turn(count) for _ in range(rounds)]))
+    turn(2)
+    count = max(1, round(seconds / max(turn(3) - turn(1), 1e-6) * 2))
+    return float(np.median([turn(1 + count) - turn(1) for _ in range(rounds)])) / count
 
 
 def measure(names: str, rounds: int, seconds: float) -> None:
@@ -205,13 +208,11 @@ def modelled(case: Case, found: Mapping[str, Any], networks: Sequence[Network]) 
             rows.append([f"{network.name}, {case.batch} lanes {kind}", *cells])
         most = next((n for n in strong if n > 1 and strong[n // 2] / strong[n] < PAYS), None)
         few = next((n for n in weak if one / weak[n] < EFFICIENT), None)
+        all_in = f"{most} ranks gain under 10% over {most // 2}" if most else "each doubling pays"
+        each = f"{few} ranks lose" if few else f"{MOST} ranks do not yet lose"
         stops.append(
-            f"{network.name}: with {case.batch} lanes in all, "
-            + (f"{most} ranks gain under 10% over {most // 2}" if most else "each doubling gains")
-            + f"; with {case.batch} lanes each, "
-            + (f"{few} ranks" if few else f"not up to {MOST} ranks")
-            + (" lose" if few else " is lost")
-            + f" over {1 - EFFICIENT:.0%}."
+            f"{network.name}: with {case.batch} lanes in all {all_in}; with {case.batch} lanes "
+            f"each {each} over {1 - EFFICIENT:.0%} of their time."
         )
     report.table(["a window, gain by ranks:", *map(str, counts)], rows)
     print("\n".join(stops) + "\n")
