@@ -576,7 +576,7 @@ class BPTT:
             epochs: of a dataset, how many, in place of `steps`; that which `start` is in, from
                 there on, is the first. By default 1.
             comm: a communicator of mpi4py, such as ``MPI.COMM_WORLD``, whose processes train this
-                net together, each with a frame, data, resets and masks of its own lanes
+                net together, each with a frame, arrays, resets and masks of its own lanes
                 (``docs/clusters.md``). They do what one process with all lanes, in the order of
                 ranks, would do: losses are those of all lanes, and the checkpoint, which the first
                 rank writes, holds all of them. A callback may be given to some of them, and one
