@@ -1,5 +1,8 @@
-"""The notebooks run, from a clean kernel, and what they assert holds."""
+"""The notebooks run, from a clean kernel, and what they assert holds; the scripts, in short."""
 
+import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -7,7 +10,9 @@ import pytest
 nbclient = pytest.importorskip("nbclient")
 nbformat = pytest.importorskip("nbformat")
 
-NOTEBOOKS = sorted((Path(__file__).parents[1] / "examples").glob("*.ipynb"))
+EXAMPLES = Path(__file__).parents[1] / "examples"
+NOTEBOOKS = sorted(EXAMPLES.glob("*.ipynb"))
+SCRIPTS = {path.stem for path in EXAMPLES.glob("*.py")} - {"shared"}
 
 
 @pytest.mark.filterwarnings("ignore")  # of the kernel's machinery
@@ -33,3 +38,69 @@ def test_notebook(path):
 
 def test_they_are_found():
     assert [path.stem for path in NOTEBOOKS] == ["palindrome", "streaming"]
+    assert {"diode_clipper", "help_text", "memory", "sunspots"} == SCRIPTS
+
+
+@pytest.fixture
+def printed(tmp_path):
+    """Run a script as a user would; what it printed, and the scores in its tables by name."""
+
+    def run(name, *modules):
+        for module in modules:
+            pytest.importorskip(module)
+        picture = tmp_path / "picture.png"
+        command = [sys.executable, EXAMPLES / f"{name}.py", "--short", "--plot", picture]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+        assert done.returncode == 0, done.stderr
+        assert picture.read_bytes().startswith(b"\x89PNG")
+        rows = re.findall(r"^\| (\S[^|]*?) +\|((?: +[\d.e+-]+ \|)+)$", done.stdout, re.M)
+        assert rows, done.stdout
+        return done.stdout, [
+            (row, [float(x) for x in cells.split("|")[:-1]]) for row, cells in rows
+        ]
+
+    return run
+
+
+def test_diode_clipper(printed):
+    text, rows = printed("diode_clipper", "scipy")
+    (lstm,) = (ratio for name, (ratio,) in rows if name.startswith("LSTM"))
+    others = [ratio for name, (ratio,) in rows if not name.startswith("LSTM")]
+    assert len(others) == 3
+    assert lstm < 1 and lstm < 0.25 * min(others)  # per cent of the signal's energy
+    assert float(re.search(r"([\d.]+) times real time", text)[1]) > 0
+
+
+def test_help_text(printed):
+    text, rows = printed("help_text")
+    bits = {name: number for name, (number,) in rows}
+    guessing, characters, pairs, net = bits.values()  # the least last
+    assert guessing > characters > pairs > net + 0.2
+    assert [name for name in bits][-1].startswith("GRU")
+    assert len(text.split("\nThe ", 1)[1]) >= 100  # what it wrote
+
+
+def test_memory(printed):
+    _, rows = printed("memory")
+    adding, copying = ({}, {})
+    for table, (name, scores) in zip([adding] * 3 + [copying] * 2, rows, strict=True):
+        table[name] = scores
+    assert adding["guessing"] == pytest.approx([1 / 6] * 2, rel=1e-3)
+    assert set(adding) == {"LSTM", "IRNN", "guessing"}
+    assert set(copying) == {"LSTM", "guessing"}
+    for table in (adding, copying):
+        for cell in set(table) - {"guessing"}:
+            assert all(a < 0.7 * b for a, b in zip(table[cell], table["guessing"], strict=True))
+
+
+def test_sunspots(printed):
+    _, rows = printed("sunspots", "statsmodels")
+    errors = dict(rows)
+    for other in ("naive", "seasonal naive"):
+        assert all(a < b for a, b in zip(errors["GRU 16"], errors[other], strict=True))
+
+
+def test_a_picture_of_no_known_kind():
+    command = [sys.executable, EXAMPLES / "help_text.py", "--plot", "picture.docx"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 2 and "ends in .png, .pdf, .svg" in done.stderr
