@@ -31,7 +31,7 @@ from scipy.signal import lfilter, welch
 import bptt.plot
 import shared
 
-Samples: TypeAlias = npt.NDArray[np.float64]
+Samples: TypeAlias = npt.NDArray[Any]
 
 RATE = 44_100  # samples a second
 PEAK = 4.0  # volts into the circuit, after a stage of gain
@@ -215,8 +215,8 @@ def main(short: bool, plot: Path | None) -> None:
     whole = guitar(np.random.default_rng(1), setting.seconds + setting.unseen)
     result = clipper(whole)
     print(f"the circuit: {len(whole) / RATE:.0f} s of sound in {seconds_since(begin)}")
-    scale = np.abs(result).max()
     split = int(setting.seconds * RATE)
+    scale = np.abs(result[:split]).max()
     x, unseen = np.split(whole / PEAK, [split])
     y, target = np.split(result / scale, [split])
 
@@ -252,7 +252,7 @@ def picture(x: Samples, target: Samples, output: Samples) -> Any:
     figure = shared.figure(12, 3.8)
     left, middle, right = figure.subplots(1, 3)
 
-    begin = int(np.argmax(np.abs(x))) + RATE // 25  # when the noise of plucking is over
+    begin = int(np.argmax(np.abs(x[: -RATE // 10]))) + RATE // 25  # the noise of plucking is over
     part = slice(begin, begin + RATE // 80)  # 12.5 ms
     ms = 1e3 * np.arange(part.stop - part.start) / RATE
     left.plot(ms, x[part] / PEAK, color=shared.GREY, label=f"input / {PEAK:g}")

@@ -29,7 +29,7 @@ import bptt
 import bptt.plot
 import shared
 
-Symbols: TypeAlias = npt.NDArray[np.integer[Any]]
+Symbols: TypeAlias = npt.NDArray[Any]
 
 LANES, WINDOW = 32, 64
 

@@ -30,7 +30,7 @@ import bptt
 import bptt.plot
 import shared
 
-Numbers: TypeAlias = npt.NDArray[np.float64]
+Numbers: TypeAlias = npt.NDArray[Any]
 
 AHEAD = 11  # years, about one cycle
 FIRST = 1930  # of the years that are forecast
