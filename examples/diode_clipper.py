@@ -8,7 +8,8 @@ DAFx 2007), driven by plucked strings (Karplus & Strong 1983) and solved by SciP
 of Wright, Damskägg & Välimäki (*Real-time black-box modelling with recurrent neural networks*, DAFx
 2019): an LSTM of width 20, a dense layer, and the input added to its output. It knows nothing of
 the circuit but a recording of what went in and what came out, cut into lanes that are trained side
-by side; each pass begins in the middle of a sound, so some frames run first without gradient.
+by side; as a lane begins in the middle of the sound, the frames before it run first, without
+gradient.
 
 The error-to-signal ratio is the energy of the error over that of the target, of sound that was not
 trained on, streamed sample by sample.
@@ -36,6 +37,7 @@ Samples: TypeAlias = npt.NDArray[Any]
 RATE = 44_100  # samples a second
 PEAK = 4.0  # volts into the circuit, after a stage of gain
 WIDTH, WINDOW, BURN_IN = 20, 64, 1024
+BLOCK = 64  # samples that a sound card asks for at a time
 
 
 # --- the sound and the circuit -------------------------------------------------------------------
@@ -149,50 +151,34 @@ class Model:
             _, h = bptt.layers.lstm(bp, x, WIDTH)
             return x, y, x + bptt.layers.dense(bp, h, 1)
 
-        self.lanes = lanes
         self.bp = bptt.BPTT(seed=0)
         self.bp.generate_graphs(frame, num_loops=WINDOW)
 
     def train(self, x: Samples, y: Samples, windows: int) -> None:
         """Lower the squared error over the target's mean energy, in so many windows."""
         bp = self.bp
-        data = [self.cut(x), self.cut(y)]
         _, target, out = bp.graphs[bp.DEEP]
         loss = bptt.losses.mse(out, target) / float(np.mean(y**2))
         rate = bptt.schedules.cosine(4e-3, windows, 1e-5)
         train = bp.minimize(loss, bptt.Adam(rate), clip=bptt.ClipByGlobalNorm(1.0))
-        rng = np.random.default_rng(0)
-        while train.steps < windows:
-            begin = int(rng.integers(WINDOW))  # windows begin elsewhere in each pass
-            self.burn_in(data[0][begin : begin + BURN_IN])
-            begin += BURN_IN
-            steps = min((len(data[0]) - begin) // WINDOW, windows - train.steps)
-            bp.fit(train, data, steps=steps, start=begin)
-
-    def cut(self, sound: Samples) -> Samples:
-        """One recording as lanes side by side, ``(time, 1, lanes)``."""
-        length = len(sound) // self.lanes
-        return sound[: length * self.lanes].reshape(self.lanes, 1, length).transpose(2, 1, 0)
-
-    def burn_in(self, x: Samples) -> None:
-        """Let the state become what these frames make of it; nothing is trained."""
-        bp = self.bp
-        bp.reset_state(bp.DEEP)
-        after = bp.generate_output_definitions(bp.DEEP)
-        for window in np.split(x, len(x) // WINDOW):
-            feed = bp.generate_feed_dict(bp.DEEP, [window], 1)
-            bp.save_output_state(bp.DEEP, bp.run(after, feed))
+        bp.fit(train, bptt.data.Lanes([x, y], burn_in=BURN_IN), steps=windows)
 
     def stream(self, x: Samples) -> Samples:
         """What comes out, from silence on, one sample at a time from Python."""
         stepper = self.bp.stepper(own_state=True)
-        into, out = stepper.inputs[0], stepper.output
+        into, out = stepper.inputs[0][0], stepper.output[0]
         result = np.empty(len(x))
-        for t, sample in enumerate(x):
-            into[0, 0] = sample
+        for t, sample in enumerate(x.tolist()):
+            into[0] = sample
             stepper()
-            result[t] = out[0, 0]
+            result[t] = out[0]
         return result
+
+    def blocks(self, x: Samples) -> Samples:
+        """The same in blocks, as a sound card asks for them."""
+        self.bp.reset_state(self.bp.SHALLOW)
+        cut = np.split(x, range(BLOCK, len(x), BLOCK))
+        return np.concatenate([self.bp.predict([block])[:, 0, 0] for block in cut])
 
 
 @dataclass(frozen=True)
@@ -225,12 +211,13 @@ def main(short: bool, plot: Path | None) -> None:
     model.train(x, y, setting.windows)
     print(f"training: {setting.windows} windows in {seconds_since(begin)}")
 
-    begin = time.perf_counter()
-    output = model.stream(unseen)
-    taken = time.perf_counter() - begin
-    factor = len(unseen) / RATE / taken
-    print(f"stream: {1e9 * taken / len(unseen):.0f} ns a sample, {factor:.1f} times real time\n")
+    for way, stream in (("a sample", model.stream), (f"{BLOCK} samples", model.blocks)):
+        begin = time.perf_counter()
+        output = stream(unseen)
+        factor = len(unseen) / RATE / (time.perf_counter() - begin)
+        print(f"stream, {way} a call: {factor:.1f} times real time")
 
+    print()
     outputs = {
         "silence": np.zeros_like(target),
         "linear filter, 32 taps": linear(x, y, unseen),

@@ -49,13 +49,6 @@ def paragraphs(name: str) -> list[str]:
     return topics[name].split("\n\n")
 
 
-def lanes(symbols: Symbols, count: int) -> tuple[Symbols, Symbols]:
-    """A text cut into lanes side by side, and the same one character later: (time, lanes, 1)."""
-    length = (len(symbols) - 1) // count
-    cut = [symbols[begin : begin + length * count].reshape(count, length) for begin in (0, 1)]
-    return cut[0].T[:, :, None], cut[1].T[:, :, None]
-
-
 def frequencies(trained: Symbols, unseen: Symbols, kinds: int) -> dict[str, float]:
     """Bits per character without a net; one is added to each count, so that none is zero."""
     single = np.bincount(trained, minlength=kinds) + 1.0
@@ -112,12 +105,11 @@ def main(width: int, short: bool, plot: Path | None) -> None:
         ],
         seed=0,
     )
-    x, y = lanes(read, LANES)
-    windows = -(-len(x) // WINDOW)
+    windows = -(-(len(read) - 1) // (LANES * WINDOW))
     begin = time.perf_counter()
     history = net.fit(
-        x,
-        y,
+        bptt.data.Lanes([read[:-1], read[1:]]),
+        lanes=LANES,
         epochs=epochs,
         window=WINDOW,
         loss="softmax_cross_entropy",
@@ -128,7 +120,7 @@ def main(width: int, short: bool, plot: Path | None) -> None:
     rate = f"{epochs * windows / taken:.0f} a second"
     print(f"training: {epochs} epochs of {windows} windows, {rate}; {taken:.1f} s\n")
 
-    x, y = lanes(held, 1)
+    x, y = (part[:, None, None] for part in (held[:-1], held[1:]))  # one lane
     table = frequencies(read, held, len(alphabet))
     if not short:
         table["xz"] = xz(trained, unseen)
@@ -167,7 +159,8 @@ def picture(
     left.legend(frameon=False, fontsize="small", loc="lower left")
 
     rows, columns = 14, 72
-    begin = text.index("\n", len(text) // 3) + 1
+    lines = np.cumsum([0, *(len(line) + 1 for line in "".join(text).split("\n"))])
+    begin = lines[np.argmax(lines[rows:] - lines[:-rows])]  # where lines are long
     place = np.zeros(2, int)
     colours = LinearSegmentedColormap.from_list("surprise", ["white", shared.ORANGE])
     for character, amount in zip(text[begin:], surprises[begin:], strict=True):
