@@ -1,10 +1,12 @@
 """The notebooks run, from a clean kernel, and what they assert holds; the scripts, in short."""
 
+import importlib
 import re
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 nbclient = pytest.importorskip("nbclient")
@@ -91,6 +93,30 @@ def test_memory(printed):
     for table in (adding, copying):
         for cell in set(table) - {"guessing"}:
             assert all(a < 0.7 * b for a, b in zip(table[cell], table["guessing"], strict=True))
+
+
+def test_who_guesses(monkeypatch, rng):
+    """Scores as the page has them, of the sequences that are drawn."""
+    monkeypatch.syspath_prepend(EXAMPLES)
+    memory = importlib.import_module("memory")
+    task, T, count = memory.Adding(), 20, 500
+    x, y, asked = (part.reshape(count, T, -1, memory.LANES) for part in task.draw(rng, T, count))
+    assert (asked[:, :-1] == 0).all() and (asked[:, -1] == 1).all()
+    halves = x[:, :, 1].reshape(count, 2, T // 2, memory.LANES)
+    assert (halves.sum(axis=2) == 1).all()
+    np.testing.assert_allclose(y[:, -1, 0], (x[:, :, 0] * x[:, :, 1]).sum(axis=1))
+    assert np.mean((y[:, -1] - 1) ** 2) == pytest.approx(task.guessing(T), rel=0.05)
+
+    task = memory.Copying()
+    frames = task.frames(T)
+    x, y = (part.reshape(count, frames, memory.LANES) for part in task.draw(rng, T, count))
+    np.testing.assert_array_equal(x[:, :10], y[:, -10:])
+    assert (x[:, 10:] == 9).sum() == x[:, T + 9].size and (x[:, T + 9] == 9).all()
+    assert set(np.unique(y[:, -10:])) == {*range(1, 9)}
+    bits = np.where(y > 0, np.log(8), 0.0)  # of who says blanks, and then any of the eight
+    assert (
+        bits.mean() == pytest.approx(task.guessing(T)) == pytest.approx(10 * np.log(8) / (T + 20))
+    )
 
 
 def test_sunspots(printed):
