@@ -86,7 +86,7 @@ def write(net: bptt.Sequential, alphabet: str, begin: str, length: int, temperat
 @click.option("--width", default=128, show_default=True, help="Of the recurrent layer.")
 @shared.options
 def main(width: int, short: bool, plot: Path | None) -> None:
-    epochs = 4 if short else 10
+    epochs = 3 if short else 10
     shared.heading("Python's help topics, character by character")
 
     trained, unseen = texts()
@@ -94,7 +94,7 @@ def main(width: int, short: bool, plot: Path | None) -> None:
     number = {character: k for k, character in enumerate(alphabet)}
     read, held = (np.array([number[c] for c in text]) for text in (trained, unseen))
     if short:
-        read, held = read[:100_000], held[:5_000]
+        read, held = read[:80_000], held[:5_000]
     print(f"{len(read)} characters to train on, {len(held)} held out, {len(alphabet)} different")
 
     net = bptt.Sequential(

@@ -189,8 +189,8 @@ def main(short: bool, plot: Path | None) -> None:
         Adding: [Run(Adding(), lstm, 5e-3), Run(Adding(), irnn, 3e-4)],
         Copying: [Run(Copying(), lstm, 5e-3)],
     }
-    lengths = {Adding: [30, 60], Copying: [5, 10]}
-    enough, most = 0.5, 3000
+    lengths = {Adding: [30, 60], Copying: [3, 6]}
+    enough, most = 0.4, 3000
     if not short:
         lengths = {Adding: [50, 100, 200, 400, 600], Copying: [5, 10, 20, 50, 100, 200]}
         enough, most = 0.05, 10_000
