@@ -155,7 +155,7 @@ class Run:
         shares = [np.ones(0)]
         while train.steps < most and (train.steps == 0 or shares[-1].mean() > enough):
             data = task.draw(rng, T, AT_ONCE)
-            history = bp.fit(train, data, steps=AT_ONCE, resets=resets)
+            history = bp.fit(train, data, steps=AT_ONCE, resets=resets, progress=False)
             shares.append(history.loss / task.guessing(T))
         self.scores[T] = bp.evaluate(loss, task.draw(rng, T, AT_ONCE), resets=resets)
         self.losses.append(np.concatenate(shares))
