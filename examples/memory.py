@@ -152,8 +152,8 @@ class Run:
         resets = np.zeros((AT_ONCE * frames, LANES), bool)
         resets[::frames] = True
         rng = np.random.default_rng(T)
-        shares = [np.ones(0)]
-        while train.steps < most and (train.steps == 0 or shares[-1].mean() > enough):
+        shares: list[Matrix] = []
+        while train.steps < most and not (shares and shares[-1].mean() < enough):
             data = task.draw(rng, T, AT_ONCE)
             history = bp.fit(train, data, steps=AT_ONCE, resets=resets, progress=False)
             shares.append(history.loss / task.guessing(T))
