@@ -117,6 +117,24 @@ def test_streams(name: str, dtype: str, compiler: str, rng: Any, tmp_path: Path)
     assert worst <= BOUND[dtype]
 
 
+@pytest.mark.parametrize("dtype", BOUND)
+def test_what_stays_is_a_mean(dtype: str, rng: Any, tmp_path: Path) -> None:
+    """Zoneout, dropout and learned starts in the shallow mode."""
+
+    def frame(bp: bptt.BPTT, depth: str) -> Any:
+        x = bp.placeholder((FEATURES, BATCH), name="x")
+        h = bptt.layers.gru(bp, x, 6, zoneout=0.2, recurrent_dropout=0.3, initial_state="learned")
+        return x, bptt.layers.lstm(bp, h, 5, layer_norm=True, zoneout=(0.5, 0.1), dropout=0.2)[1]
+
+    bp = bptt.BPTT(seed=0, dtype=dtype)
+    bp.generate_graphs(frame, num_loops=4)
+    frames.draw_weights(bp, np.random.default_rng(1))
+    bp.reset_state("shallow")
+    compiled = Compiled(bp, tmp_path, COMPILERS[0], optimised="-O3")
+    x = rng.normal(size=(30, FEATURES, BATCH)).astype(dtype)
+    assert largest([compiled.step({"x": x_t})[0] for x_t in x], bp.predict([x])) <= BOUND[dtype]
+
+
 def test_activations(tmp_path: Path) -> None:
     """tanh and sigmoid over their whole range, tails included, to the last places."""
 

@@ -11,7 +11,7 @@ namespace {
 
 /// So many times four numbers are drawn at once, whether all are needed or not, so that every number is made by the same
 /// instructions.
-constexpr std::size_t at_once = 16;
+constexpr std::size_t at_once = 32;
 template <class S>
 using Numbers = Eigen::Array<S, at_once, 1>;
 
