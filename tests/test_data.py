@@ -129,7 +129,7 @@ def test_every_window_is_the_gradient_of_its_frames(lanes: int) -> None:
 
 
 def test_blocks_make_no_difference(monkeypatch: Any) -> None:
-    """Also where lanes meet, in frames of a window that counted before: they stay what they were."""
+    """Also where lanes meet, in frames that counted before: they stay what they were."""
 
     def frame(bp: Any, depth: str) -> Any:
         x, y = bp.placeholder((2, 3)), bp.placeholder((1, 3))
