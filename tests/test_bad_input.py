@@ -753,9 +753,8 @@ def other_places() -> Iterator[Place]:
     pairs |= {"binary_cross_entropy_with_logits": "logits", "softmax_cross_entropy": "logits"}
     for name, first in pairs.items():
         loss = f"losses.{name}"
-        for argument in {first, "target", "weights", "variance"} - (
-            set() if name == "gaussian_nll" else {"variance"}
-        ):
+        variance = ["variance"] if name == "gaussian_nll" else []
+        for argument in [first, "target", "weights", *variance]:
             yield place(
                 loss,
                 argument,

@@ -478,7 +478,7 @@ def again(w: Writer) -> Symbol:
     return w.write("a", call, **what)
 
 
-OUTSIDE = {"window_sum", "window_mean"}  # made by the loss, in every example
+OUTSIDE = ["window_sum", "window_mean"]  # made by the loss, in every example
 STATEMENTS: list[Callable[[Writer], Any]] = [
     *ROWS.values(),
     ROWS["matmul"],
