@@ -29,11 +29,14 @@ class Files:
             )  # (time, batch, features)
             self.arrays.append(np.ascontiguousarray(lanes).swapaxes(1, 2))
 
-    def mapped(self) -> bptt.data.Lanes:
-        """As memory maps, of which the system is told to forget what it has in memory."""
+    def forget(self) -> None:
+        """Tell the system to keep nothing of the files in memory, where it can be told."""
         for path in self.paths:
             with path.open() as file:
                 os.fsync(file.fileno())
                 if hasattr(os, "posix_fadvise"):
                     os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+    def mapped(self) -> bptt.data.Lanes:
+        """As memory maps."""
         return bptt.data.Lanes([np.load(path, mmap_mode="r") for path in self.paths])
