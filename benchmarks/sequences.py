@@ -81,7 +81,7 @@ def characters_part(options: argparse.Namespace) -> list[report.Goal]:
 
 def files(options: argparse.Namespace) -> list[report.Goal]:
     """The throughput from memory maps."""
-    rounds, windows = (1, 2) if options.short else (5, 384)
+    rounds, windows = (1, 2) if options.short else (3, 192)
     with tempfile.TemporaryDirectory() as folder:
         recording = recordings.Files(Path(folder), windows)
         size = sum(path.stat().st_size for path in recording.paths) / 2**20

@@ -106,8 +106,8 @@ class Windows:
         numbers = sum(features * lanes for features, lanes in (feed.shape for feed in self.feeds))
         return max(1, BLOCK // (self.dtype.itemsize * self.stride * numbers))
 
-    def pick(self, given: Sequence[Any], what: str) -> list[Any]:
-        """Of arrays for the placeholders, those of the feeds, in their order.
+    def pick(self, given: Sequence[Any], what: str) -> list[int]:
+        """Which of the arrays for placeholders are those of the feeds, in their order.
 
         Raises:
             UsageError: neither as many as are needed nor as many as the frame has; none is needed;
@@ -122,9 +122,9 @@ class Windows:
                     f"{feed.name!r} has {feed.shape[1]}"
                 )
         if len(given) == len(self.feeds):
-            return [given[feed.needed] for feed in self.feeds]
+            return [feed.needed for feed in self.feeds]
         if len(given) == self.placeholders:
-            return [given[feed.among] for feed in self.feeds]
+            return [feed.among for feed in self.feeds]
         names = ", ".join(repr(f.name) for f in sorted(self.feeds, key=lambda feed: feed.needed))
         raise UsageError(
             f"{what} has {len(given)} arrays; expected one for each of the placeholders needed "
@@ -199,7 +199,8 @@ class Block:
         epoch: the epoch they belong to.
         window: the number of the first one in its epoch, of those that count.
         last: whether the epoch ends with it.
-        placed: whose frames they are, counted from the block's first.
+        placed: whose frames they are.
+        line: the frame of the line that is the first one here.
     """
 
     streams: list[Array]
@@ -212,6 +213,7 @@ class Block:
     window: int = 0
     last: bool = False
     placed: Sequence[Placed] = ()
+    line: int = 0
 
     def frame(self, window: int) -> int:
         """The frame where a window begins."""
@@ -274,13 +276,14 @@ def _plans(pieces: Iterator[Piece], windows: Windows) -> Iterator[_Plan]:
     coming = next(pieces, None)
     if coming is None:
         raise UsageError("the dataset has no sequences")
+    picked = _fitting(coming, windows)
     while True:
         limit = begin + windows.at_once * stride
         while coming is not None and free[0][0] < limit:
             end, lane = free[0]
             warm = coming.first > coming.begin
             at = _up(end + overlap, stride) if warm else max(end, 0)
-            sources = _fitting(coming, windows)
+            sources = [coming.sources[place] for place in picked]
             count = coming.end - coming.first
             placed.append(Placed(coming, sources, lane, at, coming.first, count, not warm))
             heapq.heapreplace(free, (at + count, lane))
@@ -326,7 +329,6 @@ def _read(plan: _Plan, windows: Windows) -> Iterator[Block]:
     low = plan.window * windows.stride - windows.overlap
     high = low + windows.overlap + plan.windows * windows.stride
     streams, rows = _filled(plan.placed, low, high, windows)
-    moved = [each._replace(at=each.at - low) for each in plan.placed]
     yield Block(
         streams,
         rows,
@@ -334,7 +336,8 @@ def _read(plan: _Plan, windows: Windows) -> Iterator[Block]:
         windows.stride,
         window=plan.number,
         last=plan.last,
-        placed=moved,
+        placed=plan.placed,
+        line=low,
     )
 
 
@@ -344,17 +347,16 @@ def _filled(
     """The frames of the line from `low` to `high`."""
     streams = windows.blank(high - low)
     resets, masks = np.zeros((2, high - low, windows.lanes), dtype=bool)
-    for each in placed:
-        begin, end = max(each.at, low), min(each.end, high)
-        if begin >= end:
-            continue
-        there = slice(begin - low, end - low)
-        here = slice(each.begin + begin - each.at, each.begin + end - each.at)
-        with np.errstate(over="ignore", invalid="ignore"):
-            for stream, source in zip(streams, each.sources, strict=True):
-                stream[there, :, each.lane] = _frames(source, here, each.piece)
-        masks[there, each.lane] = True
-        resets[begin - low, each.lane] = each.reset and begin == each.at
+    with np.errstate(over="ignore", invalid="ignore"):
+        for piece, sources, lane, at, first, frames, reset in placed:
+            begin, end = max(at, low), min(at + frames, high)
+            if begin >= end:
+                continue
+            there, here = slice(begin - low, end - low), slice(first + begin - at, first + end - at)
+            for stream, source in zip(streams, sources, strict=True):
+                stream[there, :, lane] = _frames(source, here, piece)
+            masks[there, lane] = True
+            resets[begin - low, lane] = reset and begin == at
     for stream, feed in zip(streams, windows.feeds, strict=True):
         try:
             arrays.finite(stream, feed.name)
@@ -380,20 +382,21 @@ def _frames(source: Source, frames: slice, piece: Piece) -> Any:
             f"{piece.name} has an array of shape {source.shape}, of which frames {frames.start} to "
             f"{frames.stop} have shape {part.shape}"
         )
-    return part.reshape(len(part), -1)
+    return part if part.ndim > 1 else part[:, None]
 
 
-def _fitting(piece: Piece, windows: Windows) -> list[Source]:
-    """The sources of the feeds, as many features each as it takes."""
-    sources = windows.pick(piece.sources, piece.name)
-    for source, feed in zip(sources, windows.feeds, strict=True):
+def _fitting(piece: Piece, windows: Windows) -> list[int]:
+    """Which of a piece's sources are those of the feeds, with as many features each as it takes."""
+    picked = windows.pick(piece.sources, piece.name)
+    for number, feed in zip(picked, windows.feeds, strict=True):
+        source = piece.sources[number]
         features = source.shape[1] if len(source.shape) > 1 else 1
         if features != feed.features:
             raise ShapeError(
                 f"{piece.name} has shape {source.shape} for {feed.name!r}; expected (time, "
                 f"{feed.features})"
             )
-    return sources
+    return picked
 
 
 def _up(frame: int, step: int) -> int:

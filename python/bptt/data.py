@@ -72,9 +72,10 @@ class _Laid(Dataset):
                 number, frames = each.piece.number, each.piece.end
                 if number not in found:
                     found[number] = np.empty((frames, result.shape[1]), result.dtype)
-                begin, end = max(each.at, 0), min(each.end, len(result))
+                at = each.at - block.line
+                begin, end = max(at, 0), min(at + each.frames, len(result))
                 lane = min(each.lane, result.shape[2] - 1)  # a value may be common to all
-                found[number][begin - each.at : end - each.at] = result[begin:end, :, lane]
+                found[number][begin - at : end - at] = result[begin:end, :, lane]
         return [found[number] for number in sorted(found)]
 
 
@@ -274,15 +275,15 @@ class Chunks(Dataset):
         for number, each in enumerate(self._items):
             name = f"chunk {number}"
             parts = _listed(each, name)
-            given = windows.pick(parts[: len(parts) - self.resets], name)
+            picked = windows.pick(parts[: len(parts) - self.resets], name)
             streams = [
                 arrays.sequence(
-                    part,
+                    parts[place],
                     (feed.features, windows.lanes),
                     windows.dtype,
                     f"{name} of the data for {feed.name!r}",
                 )
-                for part, feed in zip(given, windows.feeds, strict=True)
+                for place, feed in zip(picked, windows.feeds, strict=True)
             ]
             lengths = {len(stream) for stream in streams}
             if len(lengths) > 1:
