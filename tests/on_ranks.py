@@ -205,6 +205,8 @@ def failures(here: Here) -> Results:
     train = minimised(bp)
     x_bad = data[0][..., :-1] if last else data[0]
     tried("data", lambda: bp.fit(train, [x_bad, data[1]], 2, comm=here.comm))
+    dataset = bptt.data.Lanes([each[..., 0] for each in data])
+    tried("dataset", lambda: bp.fit(train, dataset, 2, comm=here.comm))
     tried("steps", lambda: bp.fit(train, data, 3 + here.rank, comm=here.comm))
 
     def complain(step: int, loss: float) -> None:
