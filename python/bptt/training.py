@@ -285,13 +285,13 @@ def _walked(
 ) -> History:
     trace, program, walk, watched = train.loss.trace, course.program, course.walk, course.watched
     steps, stride, every, period = walk.steps, course.stride, course.every, course.period
-    if path is not None:
-        ranks.check_place(path)
     called = any(ranks.all(lambda: callback is not None))
     core = None
     if isinstance(walk, _Around):
         ranks.require_same(partial(_facts, net, train, course, walk.block, path is not None))
         core = ranks.core(net, trace, [train.loss.id, *watched.values()], walk.block.rows)
+    if path is not None:
+        ranks.check_place(path)
 
     def agree() -> None:
         ranks.require_same(lambda: {"the weights": weights(net)})
