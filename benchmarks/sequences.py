@@ -1,4 +1,4 @@
-"""What real sequences cost: resets and masks, data from a file, a character model.
+"""What real sequences cost: resets and masks, data from a file, a character model, long windows.
 
     python benchmarks/sequences.py                     all parts
     python benchmarks/sequences.py --parts characters  one of them
@@ -10,8 +10,10 @@ reset by hand. `characters`: a character model's training step (embedding, GRU, 
 softmax cross-entropy) beside PyTorch's, from the same weights; before it is timed, both have the
 losses of float64. One thread. `files`: the throughput of `bptt.data.Lanes` over two memory maps,
 over that of whole arrays in memory: as the system has them in memory, too, and after it was told to
-forget them, so that they come from the disk; the other processor reads ahead. Status 1 where
-answers differ.
+forget them, so that they come from the disk; the other processor reads ahead. `long`: the time of a
+step on one window of 100,000 frames with `recompute_every="auto"` to that without, and the memory of
+both, as planned and as their processes grow; before it counts, losses and updates have to be the
+same. Status 1 where answers differ.
 """
 
 from __future__ import annotations
@@ -25,7 +27,17 @@ from typing import Any
 
 import numpy as np
 
-from common import characters, check, clock, marked, peers, recordings, report, shell
+from common import (
+    characters,
+    check,
+    clock,
+    long_windows,
+    marked,
+    peers,
+    recordings,
+    report,
+    shell,
+)
 
 Part = Callable[[argparse.Namespace], list[report.Goal]]
 
@@ -114,7 +126,42 @@ def files(options: argparse.Namespace) -> list[report.Goal]:
     ]
 
 
-PARTS: dict[str, Part] = {"files": files, "marks": marks, "characters": characters_part}
+def long(options: argparse.Namespace) -> list[report.Goal]:
+    """The ratios of times and of memory, for one lane and for eight."""
+    frames, rounds = (2_000, 1) if options.short else (100_000, 3)
+    goals, rows = [], []
+    for lanes in (1,) if options.short else (1, 8):
+        runs: dict[str, list[dict[str, Any]]] = {"whole": [], "auto": []}
+        for _ in range(rounds):
+            for how, found in runs.items():
+                found.append(long_windows.elsewhere(frames, lanes, how))
+        (whole, *_), (auto, *_) = runs.values()
+        # A million squares added up in float32, in two orders.
+        largest = np.abs(whole["update"]).max()
+        if not np.isclose(auto["loss"], whole["loss"], rtol=1e-3) or not np.allclose(
+            auto["update"], whole["update"], atol=1e-3 * largest
+        ):
+            raise check.Different("long: the loss or the update in segments")
+        times = {how: np.array([each["seconds"] for each in found]) for how, found in runs.items()}
+        time_ratio = 1 / report.ratio(times, "whole", "auto")
+        memory = [f"{each[k] / 1e6:.2f}" for k in ("planned", "grown") for each in (whole, auto)]
+        rows.append([str(lanes), f"{time_ratio:.3f}", *memory])
+        goals.append(report.Goal(f"long, batch {lanes}", time_ratio, 1.4, at_most=True))
+        share = auto["planned"] / whole["planned"]
+        goals.append(
+            report.Goal(f"long, batch {lanes}, memory", share, 4 / frames**0.5, at_most=True)
+        )
+    head = [f"LSTM 8→32, T {frames:,}, batch", "time", "planned, MB", "auto", "process, MB", "auto"]
+    report.table(head, rows)
+    return goals
+
+
+PARTS: dict[str, Part] = {
+    "files": files,
+    "marks": marks,
+    "characters": characters_part,
+    "long": long,
+}
 
 
 def main() -> None:

@@ -8,7 +8,7 @@ The LSTM's equations are 7 to 11 of A. Graves, "Generating Sequences With Recurr
 
 import functools
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 from unittest import mock
 
@@ -272,16 +272,37 @@ def origin_dual_lstm(form: str) -> Frame:
 
 
 @contextmanager
-def as_traced() -> Iterator[None]:
-    """Nets that are made inside run their operations one by one, without passes over the graph."""
+def _made_with(name: str, **given: Any) -> Iterator[None]:
+    """Nets that are made inside give their core class of this name these arguments too."""
     make = Numerics.__init__
 
-    def without_passes(self: Numerics, dtype: Any) -> None:
+    def changed(self: Numerics, dtype: Any) -> None:
         make(self, dtype)
-        self.Program = functools.partial(self.Program, passes=False)  # type: ignore[assignment]
+        setattr(self, name, functools.partial(getattr(self, name), **given))
 
-    with mock.patch.object(Numerics, "__init__", without_passes):
+    with mock.patch.object(Numerics, "__init__", changed):
         yield
+
+
+def as_traced() -> AbstractContextManager[None]:
+    """Nets that are made inside run their operations one by one, without passes over the graph."""
+    return _made_with("Program", passes=False)
+
+
+@contextmanager
+def memory_shared(shared: bool) -> Iterator[None]:
+    """Programs of nets that are made inside share memory among what does not meet, or never do."""
+    share_from = 0 if shared else 2**62
+    with (
+        _made_with("Program", share_from=share_from),
+        _made_with("Segments", share_from=share_from),
+    ):
+        yield
+
+
+def all_frames_kept() -> AbstractContextManager[None]:
+    """Nets that are made inside go over the same segments, but keep all frames of the window."""
+    return _made_with("Segments", recompute=False)
 
 
 def palindrome(frames: int) -> np.ndarray:

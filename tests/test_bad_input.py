@@ -509,6 +509,13 @@ def other_places() -> Iterator[Place]:
     )
     yield place(
         "BPTT.generate_graphs",
+        "recompute_every",
+        "integer",
+        lambda s, v: bptt.BPTT().generate_graphs(frame, recompute_every=v),
+        1,
+    )
+    yield place(
+        "BPTT.generate_graphs",
         "num_loops",
         "endless",
         lambda s, v: bptt.BPTT().generate_graphs(frame, v),

@@ -9,7 +9,7 @@
 
 #include <optional>
 
-#include "optimise/training.h"
+#include "optimise/segments.h"
 
 namespace bptt::bind {
 
@@ -137,6 +137,95 @@ PyObject* guarded(F&& f) {
 /// A pulse at which Python's signal handlers run: Ctrl-C stops a long call. For use without the GIL.
 Pulse signals();
 
+/// A window in segments that was fed arrays, one by one; they are looked at as long as it is.
+template <class S>
+class Fed : public Segments<S> {
+ public:
+  using Segments<S>::Segments;
+
+  void feed(Value placeholder, const Array<S>& array) {
+    const std::vector<Value>& all = this->placeholders();
+    const auto place = static_cast<std::size_t>(std::ranges::find(all, placeholder) - all.begin());
+    const Tensor<S>& tensor = this->tensor(placeholder);
+    if (place == all.size()) throw UsageError("value " + std::to_string(placeholder) + " is no placeholder");
+    Sequence<S> frames = sequence(array, tensor.shape);
+    require(frames.frames, array);
+    for (Index t = 0; t < frames.frames; ++t) {
+      frames.copy(t, 1, tensor.value);
+      require_finite(tensor.values(0), "a feed");
+    }
+    arrays_.resize(all.size());
+    data_.sequences.resize(all.size());
+    arrays_[place] = array;
+    data_.sequences[place] = frames;
+  }
+
+  void mark(const std::optional<FlagArray>& resets, const std::optional<FlagArray>& masks) {
+    const auto rows = [&](const std::optional<FlagArray>& given, std::optional<FlagArray>& kept) {
+      kept = given;
+      Flags found = flags(kept, this->program().marks().lanes());
+      if (kept) require(found.frames, *kept);
+      return found;
+    };
+    data_.resets = rows(resets, resets_);
+    data_.valid = rows(masks, masks_);
+    Segments<S>::feed(data_, 0, 0);
+  }
+
+ private:
+  void require(Index frames, const py::array& array) const {
+    if (frames != this->frames())
+      throw ShapeError("expected " + std::to_string(this->frames()) + " frames, got an array of shape " +
+                       shape_of(array));
+  }
+
+  Data<S> data_;
+  std::vector<Array<S>> arrays_;
+  std::optional<FlagArray> resets_, masks_;
+};
+
+/// What a program and a window in segments have in common.
+template <class S, class P>
+void define_runs(py::class_<P>& c) {
+  c.def_property_readonly("placeholders", &P::placeholders)
+      .def_property_readonly("pasts", &P::pasts)
+      .def_property_readonly("frames", &P::frames)
+      .def_property_readonly("memory", &P::memory)
+      .def(
+          "set_past",
+          [](P& p, const std::string& name, const Array<S>& array) {
+            assign(p.first(name), array, "the state '" + name + "'");
+            require_finite(p.first(name), "a fed state");
+          },
+          py::arg("name"), py::arg("array"))
+      .def(
+          "forward",
+          [](P& p, std::uint64_t frame) {
+            Pulse pulse = signals();
+            p.forward(frame, pulse);
+          },
+          py::arg("frame"), py::call_guard<py::gil_scoped_release>())
+      .def(
+          "backward",
+          [](P& p) {
+            Pulse pulse = signals();
+            p.backward(pulse);
+          },
+          py::call_guard<py::gil_scoped_release>())
+      .def(
+          "value",
+          [](const P& p, Value v) {
+            const Tensor<S>& from = p.tensor(v);
+            if (from.extent == Extent::Window) return to_numpy<S>(from.values(0));
+            py::array_t<S> array = window<S>(p.frames(), from.shape);
+            p.copy(v, array.mutable_data());
+            return array;
+          },
+          py::arg("value"),
+          "(time, features, batch), a constant at each frame; a window value as (features, batch).")
+      .def("last", [](P& p, const std::string& name) { return to_numpy<S>(p.last(name)); }, py::arg("name"));
+}
+
 void bind_operations(py::module_&);
 void bind_graph(py::module_&);
 void bind_exclusive(py::module_&);
@@ -147,6 +236,8 @@ template <class S>
 void bind_state(py::module_&);
 template <class S>
 void bind_program(py::module_&);
+template <class S>
+void bind_segments(py::module_&);
 template <class S>
 void bind_training(py::module_&);
 void bind_stepper(py::module_&);

@@ -61,6 +61,8 @@ PYBIND11_MODULE(_core, m) {
   bind_state<double>(m);
   bind_program<float>(m);
   bind_program<double>(m);
+  bind_segments<float>(m);
+  bind_segments<double>(m);
   bind_training<float>(m);
   bind_training<double>(m);
   bind_stepper(m);

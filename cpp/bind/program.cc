@@ -5,23 +5,22 @@ namespace bptt::bind {
 template <class S>
 void bind_program(py::module_& m) {
   using P = Program<S>;
-  py::class_<P>(m, named<S>("Program").c_str(), "A frame unrolled over a window.")
+  py::class_<P> program(m, named<S>("Program").c_str(), "A frame unrolled over a window.");
+  program
       .def(py::init([](const Graph& graph, Weights<S>& weights, Index frames,
                        const std::vector<Value>& fetches, std::optional<Value> loss,
                        const std::vector<Value>& wrt, std::uint64_t seed, std::optional<Team*> team,
-                       const std::vector<std::string>& frozen, bool passes) {
-             return std::make_unique<P>(
-                 graph, weights, Request{frames, fetches, loss.value_or(-1), wrt, seed, frozen, passes},
-                 team.value_or(nullptr));
+                       const std::vector<std::string>& frozen, bool passes, bool trains, Index share_from) {
+             return std::make_unique<P>(graph, weights,
+                                        Request{frames, fetches, loss.value_or(-1), wrt, seed, frozen, passes,
+                                                trains, false, share_from},
+                                        team.value_or(nullptr));
            }),
            py::arg("graph"), py::arg("weights"), py::arg("frames"), py::arg("fetches"),
            py::arg("loss") = std::nullopt, py::arg("wrt") = std::vector<Value>{}, py::arg("seed") = 0,
            py::kw_only(), py::arg("team") = py::none(), py::arg("frozen") = std::vector<std::string>{},
-           py::arg("passes") = true, py::keep_alive<1, 3>(), py::keep_alive<1, 9>())
-      .def_property_readonly("placeholders", &P::placeholders)
-      .def_property_readonly("pasts", &P::pasts)
-      .def_property_readonly("frames", &P::frames)
-      .def_property_readonly("memory", &P::memory)
+           py::arg("passes") = true, py::arg("trains") = true, py::arg("share_from") = Request().share_from,
+           py::keep_alive<1, 3>(), py::keep_alive<1, 9>())
       .def_property_readonly("stages", &P::stages)
       .def_property_readonly("shared", &P::shared, "Whether windows are large enough to be shared out.")
       .def_property_readonly(
@@ -46,13 +45,6 @@ void bind_program(py::module_& m) {
           },
           py::arg("placeholder"), py::arg("array"))
       .def(
-          "set_past",
-          [](P& p, const std::string& name, const Array<S>& array) {
-            assign(p.first(name), array, "the state '" + name + "'");
-            require_finite(p.first(name), "a fed state");
-          },
-          py::arg("name"), py::arg("array"))
-      .def(
           "mark",
           [](P& p, const std::optional<FlagArray>& resets, const std::optional<FlagArray>& masks) {
             const auto rows = [&](const std::optional<FlagArray>& array) {
@@ -67,33 +59,8 @@ void bind_program(py::module_& m) {
           py::arg("resets") = std::nullopt, py::arg("masks") = std::nullopt,
           "Where lanes begin anew, and which frames are valid, (frames, lanes); after feeding.")
       .def(
-          "forward",
-          [](P& p, std::uint64_t frame) {
-            Pulse pulse = signals();
-            p.forward(frame, pulse);
-          },
-          py::arg("frame"), py::call_guard<py::gil_scoped_release>())
-      .def(
-          "backward",
-          [](P& p) {
-            Pulse pulse = signals();
-            p.backward(pulse);
-          },
-          py::call_guard<py::gil_scoped_release>())
-      .def(
-          "value",
-          [](const P& p, Value v) {
-            const Tensor<S>& from = p.tensor(v);
-            if (from.extent == Extent::Window) return to_numpy<S>(from.values(0));
-            py::array_t<S> array = window<S>(p.frames(), from.shape);
-            p.copy(v, array.mutable_data());
-            return array;
-          },
-          py::arg("value"),
-          "(time, features, batch), a constant at each frame; a window value as (features, batch).")
-      .def(
-          "last", [](const P& p, const std::string& name) { return to_numpy<S>(p.last(name)); },
-          py::arg("name"))
+          "keep", [](const P& p, Value v) { p.tensor(v); }, py::arg("value"),
+          "What was fetched is there after a forward, as `value`.")
       .def(
           "gradient",
           [](const P& p, Value v) {
@@ -108,6 +75,7 @@ void bind_program(py::module_& m) {
           },
           py::arg("value"),
           "(time, features, batch); for a past value frame 0 is that of the state that came in.");
+  define_runs<S>(program);
 }
 
 template void bind_program<float>(py::module_&);

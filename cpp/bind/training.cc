@@ -21,13 +21,12 @@ Pulse signals() {
 
 namespace {
 
-template <class S>
-Data<S> data_of(const Program<S>& program, const std::vector<Array<S>>& data,
+template <class S, class P>
+Data<S> data_of(const P& program, Index lanes, const std::vector<Array<S>>& data,
                 const std::optional<FlagArray>& resets, const std::optional<FlagArray>& masks) {
   if (data.size() != program.placeholders().size())
     throw UsageError("expected " + std::to_string(program.placeholders().size()) + " arrays, got " +
                      std::to_string(data.size()));
-  const Index lanes = program.marks().lanes();
   Data<S> all{{}, flags(resets, lanes), flags(masks, lanes)};
   for (std::size_t i = 0; i < data.size(); ++i)
     all.sequences.push_back(sequence(data[i], program.tensor(program.placeholders()[i]).shape));
@@ -35,12 +34,21 @@ Data<S> data_of(const Program<S>& program, const std::vector<Array<S>>& data,
 }
 
 template <class S>
-py::array_t<S> fit_windows(Program<S>& program, State<S>& state, std::optional<Training<S>*> training,
+const Program<S>& one_of(const Program<S>& program) {
+  return program;
+}
+template <class S>
+const Program<S>& one_of(const Segments<S>& segments) {
+  return segments.program();
+}
+
+template <class S, class P>
+py::array_t<S> fit_windows(P& program, State<S>& state, std::optional<Training<S>*> training,
                            const std::vector<Array<S>>& data, Index start, Index steps,
                            const std::vector<Value>& watched, std::vector<py::array_t<S>> room,
                            const std::optional<FlagArray>& resets, const std::optional<FlagArray>& masks,
                            std::optional<Index> stride, std::optional<Ranks<S>*> ranks) {
-  Data<S> all = data_of(program, data, resets, masks);
+  Data<S> all = data_of(program, one_of(program).marks().lanes(), data, resets, masks);
   const Index by = stride.value_or(program.frames());
   if (by < 1 || by > program.frames())
     throw UsageError("a stride is from 1 to " + std::to_string(program.frames()) + " frames, got " +
@@ -68,13 +76,21 @@ py::array_t<S> fit_windows(Program<S>& program, State<S>& state, std::optional<T
   return losses;
 }
 
+template <class S, class P>
+void step(Training<S>& training, P& program) {
+  Pulse pulse = signals();
+  Ranks<S> alone;
+  S loss = program.loss();
+  training.step(program, pulse, alone, {&loss, 1});
+}
+
 template <class S>
 std::vector<py::array_t<S>> predict_frames(Program<S>& program, State<S>& state,
                                            const std::vector<Array<S>>& data,
                                            const std::vector<Value>& outputs, std::optional<Index> frames,
                                            const std::optional<FlagArray>& resets,
                                            const std::optional<FlagArray>& masks) {
-  Data<S> all = data_of(program, data, resets, masks);
+  Data<S> all = data_of(program, program.marks().lanes(), data, resets, masks);
   if (!frames && data.empty()) throw UsageError("without inputs, say how many frames to run");
   const Index windows = frames.value_or(data.empty() ? 0 : all.sequences[0].frames) / program.frames();
   std::vector<py::array_t<S>> arrays;
@@ -124,15 +140,8 @@ void bind_training(py::module_& m) {
            }),
            py::arg("weights"), py::arg("clip"), py::arg("optimiser"), py::arg("decay"), py::arg("frozen"),
            py::keep_alive<1, 2>())
-      .def(
-          "step",
-          [](T& t, Program<S>& program) {
-            Pulse pulse = signals();
-            Ranks<S> alone;
-            S loss = program.loss();
-            t.step(program, pulse, alone, {&loss, 1});
-          },
-          py::arg("program"), py::call_guard<py::gil_scoped_release>())
+      .def("step", &step<S, Program<S>>, py::arg("program"), py::call_guard<py::gil_scoped_release>())
+      .def("step", &step<S, Fed<S>>, py::arg("program"), py::call_guard<py::gil_scoped_release>())
       .def("plan", &T::plan, py::arg("rates"),
            "Learning rates of the coming updates, one each; the last serves all that follow.")
       .def_property("steps", &T::steps, &T::set_steps)
@@ -178,14 +187,17 @@ void bind_training(py::module_& m) {
           },
           "How the values of ranks go together.");
 
-  m.def("fit", &fit_windows<S>, py::arg("program"), py::arg("state"), py::arg("training"), py::arg("data"),
-        py::arg("start"), py::arg("steps"), py::kw_only(), py::arg("watched") = std::vector<Value>{},
-        py::arg("room") = std::vector<py::array_t<S>>{}, py::arg("resets") = std::nullopt,
-        py::arg("masks") = std::nullopt, py::arg("stride") = std::nullopt, py::arg("ranks") = std::nullopt,
-        "Trains on windows, each `stride` frames after the one before (a window's length), by the loss of "
-        "their "
-        "last `stride` frames; training None: only runs them. Returns the losses. Of window values that are "
-        "watched it fills the arrays, one number for each window.");
+  const auto define_fit = [&](auto* function) {
+    m.def("fit", function, py::arg("program"), py::arg("state"), py::arg("training"), py::arg("data"),
+          py::arg("start"), py::arg("steps"), py::kw_only(), py::arg("watched") = std::vector<Value>{},
+          py::arg("room") = std::vector<py::array_t<S>>{}, py::arg("resets") = std::nullopt,
+          py::arg("masks") = std::nullopt, py::arg("stride") = std::nullopt, py::arg("ranks") = std::nullopt,
+          "Trains on windows, each `stride` frames after the one before (a window's length), by the loss of "
+          "their last `stride` frames; training None: only runs them. Returns the losses. Of window values "
+          "that are watched it fills the arrays, one number for each window.");
+  };
+  define_fit(&fit_windows<S, Program<S>>);
+  define_fit(&fit_windows<S, Fed<S>>);
   m.def("predict", &predict_frames<S>, py::arg("program"), py::arg("state"), py::arg("data"),
         py::arg("outputs"), py::arg("frames") = std::nullopt, py::kw_only(), py::arg("resets") = std::nullopt,
         py::arg("masks") = std::nullopt,

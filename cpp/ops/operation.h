@@ -3,16 +3,16 @@
 // An operation works on a range of frames and does not know whether the range is a whole window or one frame
 // of a cycle:
 //
-//   prepare()            once a window, before forward: what can be made of constant inputs alone.
+//   prepare()            once a window, before forward: what can be made of constant inputs alone; sums begin at 0.
 //   forward(r)           writes the outputs at the frames r; they hold garbage before.
 //   backward(r)          adds to the gradients of the inputs that differ from frame to frame (and of window values).
 //   accumulate(r, part)  adds to the gradients of the inputs that are constant in time, summing over the frames r.
 //
-// backward runs after every user of the outputs had its turn, so their gradients are complete at r; it goes
-// through time in reverse. accumulate follows once per stage and window, over all frames. Unless its output is
-// a window value, an operation may be given a long range in pieces. An input whose gradient is null needs none;
-// the outputs' gradients are never null when backward and accumulate are called. All gradients are zero when a
-// sweep begins. Constant and window values have one frame, whatever the range.
+// backward runs after every user of the outputs had its turn, so their gradients are complete at r; it goes through time
+// in reverse. accumulate follows once per stage and window, or segment of a window, over all its frames. To a window value
+// each forward adds its frames; for others a long range may come in pieces. An input whose gradient is null needs none; the
+// outputs' gradients are never null when backward and accumulate are called. All gradients are zero when a sweep begins.
+// Constant and window values have one frame, whatever the range.
 //
 // Threads. OpType says what several threads may ask of an operation at the same time: forward and backward of disjoint
 // ranges of frames or lanes (`split`), and the parts of an accumulate (`divides`). However the work is dealt out, each

@@ -132,21 +132,36 @@ const Register<Mean> mean{reduce_type<true>("mean")};
 
 /// Over all frames of the window, features and lanes: a (1, 1) window value. A constant stands for the same
 /// number at every frame, so it counts as often as there are frames; a window value has no frames to sum
-/// over. A frame counts for a constant, which has no lanes of its own, if it does for one lane.
+/// over. A frame counts for a constant, which has no lanes of its own, if it does for one lane. Each forward adds its
+/// frames to those that came before in the window.
 template <class S, bool mean>
 class WindowReduce : public Operation<S> {
  public:
   explicit WindowReduce(const Binding<S>& b) : x_(b.inputs[0]), y_(b.outputs[0]), counted_(b.mask->counted) {}
 
+  void prepare() override {
+    sum_ = 0;
+    count_ = 0;
+  }
+
   void forward(Range r) override {
-    if (!masked()) {
-      *y_.value = factor(r) * x_.values(r).sum();
-      return;
+    if (masked()) {
+      counted_.require(x_.shape.batch);
+      S sum = 0;
+      each_counted(r, [&](Index column) {
+        sum += x_.value_column(column).sum();
+        ++count_;
+      });
+      sum_ += sum;
+    } else if (x_.extent == Extent::Frame) {
+      sum_ += x_.values(r).sum();
+      count_ += x_.shape.batch * r.size();
+    } else {
+      sum_ = x_.values(r).sum();
+      const bool some = x_.constant() && counted_;
+      count_ += some ? std::count(counted_.any + r.begin, counted_.any + r.end, 1) : r.size();
     }
-    counted_.require(x_.shape.batch);
-    S sum = 0;
-    each_counted(r, [&](Index column) { sum += x_.value_column(column).sum(); });
-    *y_.value = factor(r) * sum;
+    *y_.value = factor() * sum_;
   }
 
   void backward(Range r) override {
@@ -171,21 +186,15 @@ class WindowReduce : public Operation<S> {
   }
 
   /// What the sum is multiplied by.
-  S factor(Range r) const {
-    Index columns = x_.shape.batch * x_.frames(r).size(), frames = r.size();
-    if (masked()) {
-      columns = 0;
-      each_counted(r, [&](Index) { ++columns; });
-    } else if (x_.constant() && counted_) {
-      frames = std::count(counted_.any + r.begin, counted_.any + r.end, 1);
-    }
+  S factor() const {
+    const Index columns = x_.extent == Extent::Frame ? count_ : x_.shape.batch;
     if (mean) return columns == 0 ? S(0) : S(1) / static_cast<S>(x_.shape.features * columns);
-    return x_.constant() ? static_cast<S>(frames) : S(1);
+    return x_.constant() ? static_cast<S>(count_) : S(1);
   }
 
   void add_gradient(Range r) {  // dx += factor dy
     if (!x_.gradient) return;
-    const S d = factor(r) * *y_.gradient;
+    const S d = factor() * *y_.gradient;
     if (masked())
       each_counted(r, [&](Index column) { x_.gradient_column(column).array() += d; });
     else
@@ -194,6 +203,8 @@ class WindowReduce : public Operation<S> {
 
   Tensor<S> x_, y_;
   const Rows& counted_;
+  S sum_ = 0;
+  Index count_ = 0;  // columns, or, of a constant, frames
 };
 
 template <bool mean>

@@ -78,8 +78,9 @@ class Training {
   /// After a forward: backward, clip, update; nothing where no frame counts. `values`, of which the first is the loss,
   /// become those of all ranks. Throws NonFiniteError, on every rank and with weights and moments as they were, if the loss
   /// or a gradient is not finite.
-  void step(Program<S>& program, Pulse& pulse, Ranks<S>& ranks, std::span<S> values) {
-    const Index counted = program.marks().counted();
+  template <class P>
+  void step(P& program, Pulse& pulse, Ranks<S>& ranks, std::span<S> values) {
+    const Index counted = program.counted();
     const bool gradient = counted > 0 && std::isfinite(program.loss());
     if (gradient) program.backward(pulse);
     if (!ranks.meet(counted, program.frames(), gradient, weights_.gradients(), values)) return;
@@ -122,7 +123,8 @@ class Training {
     return "window " + std::to_string(steps_) + " of this training operation, counted from 0,";
   }
 
-  [[noreturn]] void refuse_loss(const Program<S>& program, S loss) const {
+  template <class P>
+  [[noreturn]] void refuse_loss(P& program, S loss) const {
     std::ostringstream message;
     message << "the loss of " << window() << " is " << loss;
     if (std::isfinite(program.loss()))
@@ -165,7 +167,7 @@ struct Flags {
   Index frames = 0, lanes = 1;
   std::unique_ptr<bool[]> room = {};  // for those of a window
 
-  /// Those of `count` frames, always as many, from `start` on; after the last frame comes the first.
+  /// Those of `count` frames, at most as many as the first time, from `start` on; after the last frame comes the first.
   const bool* window(Index start, Index count) {
     if (!data) return nullptr;
     if (!room) room = std::make_unique<bool[]>(static_cast<std::size_t>(count * lanes));
@@ -181,22 +183,27 @@ struct Data {
   std::vector<Sequence<S>> sequences;
   Flags resets = {}, valid = {};
 
-  /// Feeds the window from frame `start` on. Of its frames those from `counted` on count in losses.
-  void feed(Program<S>& program, Index start, Index counted) {
-    const Index frames = program.frames();
+  /// Feeds so many frames of a window, from frame `start` on. Those from `counted` on count in losses.
+  void feed(Program<S>& program, Index start, Index frames, Index counted) {
     for (std::size_t i = 0; i < sequences.size(); ++i)
       sequences[i].copy(start, frames, program.tensor(program.placeholders()[i]).value);
-    program.mark(resets.window(start, frames), valid.window(start, frames), counted);
+    program.mark(resets.window(start, frames), valid.window(start, frames), counted, frames);
   }
 };
+
+/// The window from frame `start` of the data on. Of its frames those from `counted` on count in losses.
+template <class S>
+void feed(Program<S>& program, Data<S>& data, Index start, Index counted) {
+  data.feed(program, start, program.frames(), counted);
+}
 
 /// One window from frame `start` of the data on: feed, run, carry the state. Its first lane has this number among all
 /// ranks'. `middle` is called between the run and the carrying; if it throws, or the pulse does, state and counter are
 /// those before the window.
-template <class S, class F>
-void run_window(Program<S>& program, const Carry<S>& carry, Data<S>& data, Index start, Index counted,
+template <class P, class S, class F>
+void run_window(P& program, const Carry<S>& carry, Data<S>& data, Index start, Index counted,
                 std::uint64_t lane, Pulse& pulse, F&& middle) {
-  data.feed(program, start, counted);
+  feed(program, data, start, counted);
   carry.load();
   program.forward(carry.frame(), pulse, lane);
   pulse.spend(256);
@@ -207,10 +214,9 @@ void run_window(Program<S>& program, const Carry<S>& carry, Data<S>& data, Index
 /// Runs windows from frame `start` on, each `stride` frames after the one before; see(window, values) gets the loss of each
 /// before its update, which is that of its last `stride` frames, and then the numbers at `watched`, of all ranks. Without
 /// `training` nothing but the state changes.
-template <class S, class F>
-void fit(Program<S>& program, State<S>& state, Training<S>* training, Ranks<S>& ranks, Data<S>& data,
-         Index start, Index stride, Index windows, const std::vector<const S*>& watched, Pulse& pulse,
-         F&& see) {
+template <class P, class S, class F>
+void fit(P& program, State<S>& state, Training<S>* training, Ranks<S>& ranks, Data<S>& data, Index start,
+         Index stride, Index windows, const std::vector<const S*>& watched, Pulse& pulse, F&& see) {
   const Carry<S> carry(program, state, stride);
   const Index gradients = training ? training->weights().gradients().size() : 0;
   std::vector<S> values(watched.size() + 1);

@@ -13,8 +13,10 @@ namespace bptt {
 template <class S>
 class Carry {
  public:
-  Carry(const Program<S>& program, State<S>& state) : Carry(program, state, program.frames()) {}
-  Carry(const Program<S>& program, State<S>& state, Index frames) : state_(state), frames_(frames) {
+  template <class P>
+  Carry(P& program, State<S>& state) : Carry(program, state, program.frames()) {}
+  template <class P>
+  Carry(P& program, State<S>& state, Index frames) : state_(state), frames_(frames) {
     for (const std::string& name : program.pasts()) {
       auto outside = state.at(name), first = program.first(name), last = program.before(name, frames);
       if (outside.rows() != first.rows() || outside.cols() != first.cols())

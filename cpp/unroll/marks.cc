@@ -40,9 +40,10 @@ Marks::Marks(Index frames, Index lanes)
       resets_(2, Events(frames)),
       holds_(2, Events(frames)) {}
 
-void Marks::set(const bool* resets, const bool* valid, Index from) {
-  const bool nothing = !resets && !valid && from == 0;
+void Marks::set(const bool* resets, const bool* valid, Index from, Index frames) {
+  const bool nothing = !resets && !valid && from == 0 && frames == frames_;
   if (nothing && !events() && !mask_.counted) return;
+  frames_ = frames;
   const auto is_valid = [&](Index t, Index lane) { return !valid || valid[t * lanes_ + lane]; };
   fill(resets_, frames_, lanes_, [&](Index t, Index lane) { return resets && resets[t * lanes_ + lane]; });
   fill(holds_, frames_, lanes_, [&](Index t, Index lane) { return !is_valid(t, lane); });

@@ -52,15 +52,16 @@ class Events {
   std::vector<Index> first_;  // by frame, the number of the first event there or later
 };
 
-/// The marks of a window. A value with one column in a net of several lanes is common to all: it begins anew or stands
+/// The marks of a window, or of a part of it. A value with one column in a net of several lanes is common to all: it begins anew or stands
 /// still where all lanes do.
 class Marks {
  public:
+  /// At most so many frames.
   Marks(Index frames, Index lanes);
 
   /// Rows of frames x lanes, lane fastest; null: no resets, no masks. A mask says which are valid; of those, frames
   /// count from `from` on.
-  void set(const bool* resets, const bool* valid, Index from);
+  void set(const bool* resets, const bool* valid, Index from, Index frames);
 
   /// Whether the lanes' events have to be looked at.
   bool events() const { return !resets_[0].empty() || !holds_[0].empty(); }
@@ -76,6 +77,7 @@ class Marks {
 
   /// So many lanes of all frames count.
   Index counted() const { return counted_; }
+  Index frames() const { return frames_; }
   Index lanes() const { return lanes_; }
   const Mask& mask() const { return mask_; }
 

@@ -47,7 +47,7 @@ Plan::Plan(const Graph& graph, const Request& request) : backward(graph.nodes().
 std::vector<bool> Plan::wanted_gradients(const Graph& graph, const Request& request) {
   const std::size_t count = at(graph.size());
   std::vector<bool> depends(count, false), matters(count, false);
-  if (request.loss < 0) return depends;
+  if (request.loss < 0 || !request.trains) return depends;
 
   for (Value v = 0; v < graph.size(); ++v) {
     const ValueInfo& info = graph.info(v);

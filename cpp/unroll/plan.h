@@ -11,13 +11,16 @@ namespace bptt {
 
 /// What a program is built for.
 struct Request {
-  Index frames = 1;                 // T
-  std::vector<Value> fetches = {};  // values that will be read
-  Value loss = -1;                  // a (1, 1) window value to differentiate; -1: there will be no backward
-  std::vector<Value> wrt = {};      // placeholders and past values whose gradients will be read
-  std::uint64_t seed = 0;           // of the noise
+  Index frames = 1;                      // T
+  std::vector<Value> fetches = {};       // values that will be read
+  Value loss = -1;                       // a (1, 1) window value; -1: there is none, and no backward
+  std::vector<Value> wrt = {};           // placeholders and past values whose gradients will be read
+  std::uint64_t seed = 0;                // of the noise
   std::vector<std::string> frozen = {};  // weights whose gradients nobody needs
   bool passes = true;                    // false: operations run as they were traced
+  bool trains = true;                    // false: the loss is looked at and never differentiated
+  bool edges = false;                    // gradients of carried state come in from outside, and are read
+  Index share_from = Index{1} << 20;     // bytes, from which on what is not needed at a time shares memory
 };
 
 struct Plan {

@@ -23,6 +23,8 @@ std::size_t at(int index) {
   return static_cast<std::size_t>(index);
 }
 
+constexpr auto all_stages = [](const auto&) { return true; };
+
 /// What an operation that a pass made stands for: the name of an operation of the trace for each output.
 std::string made_of(const Node& node) {
   const auto found = node.attributes.find("of");
@@ -35,6 +37,7 @@ template <class S>
 Program<S>::Program(const Graph& graph, Weights<S>& weights, const Request& request, Team* team)
     : frames_(request.frames),
       loss_(request.loss),
+      trains_(request.trains && request.loss >= 0),
       clock_{request.seed, graph.lanes()},
       weights_(&weights),
       team_(team),
@@ -59,35 +62,76 @@ Program<S>::Program(const Graph& graph, Weights<S>& weights, const Request& requ
 template <class S>
 void Program<S>::compile(const Graph& graph, const Request& request) {
   const Plan plan(graph, request);
-  place_values(graph, plan);
+  place_values(graph, plan, request);
   build_operations(graph, plan);
   deal_stages(graph, plan);
 }
 
 template <class S>
-void Program<S>::place_values(const Graph& graph, const Plan& plan) {
+void Program<S>::place_values(const Graph& graph, const Plan& plan, const Request& request) {
   const std::size_t count = plan.computed.size();
   std::vector<Index> places(count, -1), gradient_places(count, -1);
+  const Lives lives(graph, plan, request);
+  std::vector<Slot> slots, gradient_slots;  // of frame values; a recurrence has one for both sides
+  std::vector<std::size_t> owners, gradient_owners;
+  const auto need = [&](Value v, Index frames) {
+    constexpr Index line = 64 / sizeof(S);
+    const Index size = (graph.shape(v).size() * frames + line - 1) / line * line;
+    slots.push_back({size, lives.value(v)});
+    owners.push_back(at(v));
+    if (!plan.differentiated[at(v)]) return;
+    gradient_slots.push_back({size, lives.gradient(v)});
+    gradient_owners.push_back(at(v));
+  };
+  for (const Recurrence& recurrence : graph.recurrences())
+    if (plan.computed[at(recurrence.past)]) need(recurrence.past, frames_ + 1);
+  for (std::size_t v = 0; v < count; ++v) {
+    const auto& [signature, source, origin] = graph.info(static_cast<Value>(v));
+    if (!plan.computed[v] || source == Source::Variable) continue;
+    if (signature.extent == Extent::Frame) {
+      const Recurrence* const named = graph.recurrence_of_named(static_cast<Value>(v));
+      const bool side = source == Source::Past || (named && plan.computed[at(named->past)]);
+      if (!side) need(static_cast<Value>(v), frames_);
+      continue;
+    }
+    places[v] = values_.reserve(signature.shape.size());
+    if (plan.differentiated[v]) gradient_places[v] = held_gradients_.reserve(signature.shape.size());
+  }
+  double bytes = 0;
+  for (const auto* list : {&slots, &gradient_slots})
+    for (const Slot& slot : *list) bytes += static_cast<double>(slot.size) * sizeof(S);
+  const bool overlay = bytes >= static_cast<double>(request.share_from);
+  Arena<S>& gradients = overlay ? values_ : gradients_;
+  if (overlay) {
+    std::vector<Slot> both = slots;
+    both.insert(both.end(), gradient_slots.begin(), gradient_slots.end());
+    const Index begin = values_.reserve(place(both));
+    for (std::size_t i = 0; i < both.size(); ++i)
+      (i < slots.size() ? slots[i] : gradient_slots[i - slots.size()]).place = begin + both[i].place;
+  } else {  // gradients lie side by side, and are cleared at one go
+    for (Slot& slot : slots) slot.place = values_.reserve(slot.size);
+    for (Slot& slot : gradient_slots) slot.place = gradients_.reserve(slot.size);
+  }
+  for (std::size_t i = 0; i < slots.size(); ++i) places[owners[i]] = slots[i].place;
+  for (std::size_t i = 0; i < gradient_slots.size(); ++i)
+    gradient_places[gradient_owners[i]] = gradient_slots[i].place;
   for (const Recurrence& recurrence : graph.recurrences()) {
     const std::size_t past = at(recurrence.past), named = at(recurrence.named);
     if (!plan.computed[past]) continue;
     const Index frame = graph.shape(recurrence.past).size();
-    places[past] = values_.reserve(frame * (frames_ + 1));
     places[named] = places[past] + frame;
-    if (!plan.differentiated[past]) continue;
-    gradient_places[past] = gradients_.reserve(frame * (frames_ + 1));
-    gradient_places[named] = gradient_places[past] + frame;
+    if (plan.differentiated[past]) gradient_places[named] = gradient_places[past] + frame;
   }
-  for (std::size_t v = 0; v < count; ++v) {
-    const auto& [shape, extent] = graph.info(static_cast<Value>(v)).signature;
-    if (!plan.computed[v] || graph.info(static_cast<Value>(v)).source == Source::Variable) continue;
-    const Index numbers = shape.size() * (extent == Extent::Frame ? frames_ : 1);
-    if (places[v] < 0) places[v] = values_.reserve(numbers);
-    if (gradient_places[v] < 0 && plan.differentiated[v]) gradient_places[v] = gradients_.reserve(numbers);
-  }
-  require_memory(static_cast<double>(values_.planned() + gradients_.planned()) * sizeof(S));
+  require_memory(static_cast<double>(values_.planned() + gradients_.planned() + held_gradients_.planned()) *
+                 sizeof(S));
   values_.commit();
   gradients_.commit();
+  held_gradients_.commit();
+  if (overlay) {
+    fresh_.resize(plan.stages.size() + 1);
+    for (const Slot& slot : gradient_slots)
+      fresh_[lives.stage_back(slot.life.first)].push_back({values_.at(slot.place), slot.size});
+  }
 
   tensors_.resize(count);
   for (std::size_t v = 0; v < count; ++v) {
@@ -100,7 +144,9 @@ void Program<S>::place_values(const Graph& graph, const Plan& plan) {
       continue;
     }
     tensor.value = values_.at(places[v]);
-    if (plan.differentiated[v]) tensor.gradient = gradients_.at(gradient_places[v]);
+    if (plan.differentiated[v])
+      tensor.gradient =
+          (signature.extent == Extent::Frame ? gradients : held_gradients_).at(gradient_places[v]);
     tensor.shape = signature.shape;
     tensor.extent = signature.extent;
     tensor.outer = signature.shape.features;
@@ -154,9 +200,10 @@ void Program<S>::build_operations(const Graph& graph, const Plan& plan) {
         step.work += graph.shape(v).size() * node.type->cost;
         lanes = std::max(lanes, graph.shape(v).batch);
       }
-      bool prepares = false;
+      bool prepares = graph.extent(node.outputs.front()) == Extent::Window;
       for (const Value v : node.inputs) {
         const bool constant = graph.extent(v) == Extent::Constant;
+        run.of_frames |= graph.extent(v) == Extent::Frame;
         step.work += graph.shape(v).size() * (constant ? lanes : 1);
         prepares |= constant;
         const S* const gradient = tensors_[at(v)].gradient;
@@ -173,12 +220,14 @@ void Program<S>::build_operations(const Graph& graph, const Plan& plan) {
         // The sums of a weight's gradient are read and written for each piece.
         step.long_piece = std::min(std::max(run.grain, (512 + lanes - 1) / lanes), frames_);
       }
+      run.of_frames |= extent == Extent::Frame;
       run.loops |= !node.type->loops.empty();
       run.backward |= step.backward;
       if (extent == Extent::Constant)
         constants_ = stages_.size() + 1;
       else if (prepares)
         prepared_.push_back(step.operation);
+      if (!of_window_values(graph, node)) in_frames_ = stages_.size() + 1;
       run.steps.push_back(std::move(step));
     }
     if (run.stepwise) run.grain = 1;
@@ -250,17 +299,18 @@ const Deal& Program<S>::dealt(const RunStage& stage) const {
 
 template <class S>
 template <class F>
-void Program<S>::sweep(const RunStage& stage, Part part, bool back, Pulse& pulse, F&& run) const {
+void Program<S>::sweep(const RunStage& stage, Range window, Part part, bool back, Pulse& pulse,
+                       F&& run) const {
   const Deal& deal = dealt(stage);
   if (deal.kind == Deal::Kind::Whole && part.index > 0) return;
-  const Index grain = stage.grain, pieces = grain < frames_ ? (frames_ + grain - 1) / grain : 1;
+  const Index grain = stage.grain, pieces = grain < window.size() ? (window.size() + grain - 1) / grain : 1;
   const Part mine = deal.kind == Deal::Kind::Frames ? part : Part{};
   const Index first = mine.begin(pieces), end = mine.end(pieces);
   Range all = deal.share(0, 0, part);
   if (all.lanes == 0) return;
   for (Index i = first; i < end; ++i) {
-    all.begin = (back ? first + end - 1 - i : i) * grain;
-    all.end = std::min(all.begin + grain, frames_);
+    all.begin = window.begin + (back ? first + end - 1 - i : i) * grain;
+    all.end = std::min(all.begin + grain, window.end);
     const bool patched = marks_.events();
     each_piece(stage, all, back, [&](Range range) {
       if (patched) {
@@ -305,8 +355,8 @@ void Program<S>::each_piece(const RunStage& stage, Range all, bool back, F&& f) 
 }
 
 template <class S>
-void Program<S>::mark(const bool* resets, const bool* valid, Index from) {
-  marks_.set(resets, valid, from);
+void Program<S>::mark(const bool* resets, const bool* valid, Index from, Index frames) {
+  marks_.set(resets, valid, from, frames);
   if (!marks_.events()) return;
   Index size = 0;
   for (Carried& c : carried_) {
@@ -320,7 +370,7 @@ void Program<S>::mark(const bool* resets, const bool* valid, Index from) {
   }
   if (aside_.size() < size) {
     aside_ = Block<S>(size);
-    if (gradients_.size() > 0) {
+    if (trains_) {
       aside_gradients_ = Block<S>(size);
       start_gradients_ = Block<S>(size);
     }
@@ -339,14 +389,14 @@ void Program<S>::mark(const bool* resets, const bool* valid, Index from) {
     // The nearest valid frame of the lane before, or else behind; of a lane that has none, any; or else zeros.
     std::vector<Index> column(static_cast<std::size_t>(batch), -1);
     Index some = -1;
-    for (Index t = frames_ - 1; t >= 0; --t)
+    for (Index t = frames - 1; t >= 0; --t)
       for (Index lane = batch - 1; lane >= 0; --lane)
         if (there(t, lane, batch)) some = column[static_cast<std::size_t>(lane)] = t * batch + lane;
     if (some < 0) {
-      x.values({0, frames_}).setZero();
+      x.values({0, frames}).setZero();
       continue;
     }
-    for (Index t = 0; t < frames_; ++t)
+    for (Index t = 0; t < frames; ++t)
       for (Index lane = 0; lane < batch; ++lane) {
         Index& from = column[static_cast<std::size_t>(lane)];
         if (there(t, lane, batch))
@@ -423,11 +473,11 @@ void Program<S>::hold_gradients(const RunStage& stage, Range r) const {
 }
 
 template <class S>
-void Program<S>::add_to_starts() const {
+void Program<S>::add_to_starts(Range range) const {
   for (const Carried& c : carried_) {
     if (!c.start.gradient || !c.window.gradient) continue;
     const Index features = c.window.shape.features;
-    marks_.resets(c.window.shape.batch).each({0, frames_}, [&](Index k, const Event& event) {
+    marks_.resets(c.window.shape.batch).each(range, [&](Index k, const Event& event) {
       c.start.gradient_column(c.start.shape.batch == 1 ? 0 : event.lane) +=
           typename Tensor<S>::Column(start_gradients_.data() + c.aside + k * features, features);
     });
@@ -439,11 +489,41 @@ void Program<S>::forward(std::uint64_t frame, Pulse& pulse, std::uint64_t lane) 
   clock_.frame = frame;
   clock_.lane = lane;
   ++clock_.window;
-  together(pulse, [this](Team::Member& member, Pulse& p) { forward(member, p); });
+  together(pulse, [this](Team::Member& member, Pulse& p) {
+    begin(member);
+    forward({0, frames_}, member, p);
+    end(member, p);
+  });
 }
 
 template <class S>
-void Program<S>::forward(Team::Member& member, Pulse& pulse) {
+void Program<S>::begin(Pulse& pulse, std::uint64_t lane) {
+  clock_.lane = lane;
+  ++clock_.window;
+  together(pulse, [this](Team::Member& member, Pulse&) { begin(member); });
+}
+
+template <class S>
+void Program<S>::forward(std::uint64_t frame, Range range, Pulse& pulse) {
+  clock_.frame = frame;
+  together(pulse, [this, range](Team::Member& member, Pulse& p) { forward(range, member, p); });
+}
+
+template <class S>
+void Program<S>::recompute(std::uint64_t frame, Range range, Pulse& pulse) {
+  clock_.frame = frame;
+  together(pulse, [this, range](Team::Member& member, Pulse& p) {
+    run(constants_, in_frames_, range, member, p, [](const RunStage& stage) { return !stage.window; });
+  });
+}
+
+template <class S>
+void Program<S>::end(Pulse& pulse) {
+  together(pulse, [this](Team::Member& member, Pulse& p) { end(member, p); });
+}
+
+template <class S>
+void Program<S>::begin(Team::Member& member) {
   if (member.first())
     for (std::size_t s = 0; s < constants_; ++s) {
       Operation<S>& operation = *stages_[s].steps.front().operation;
@@ -454,67 +534,151 @@ void Program<S>::forward(Team::Member& member, Pulse& pulse) {
   for (Index i = member.part.index; i < std::ssize(prepared_); i += member.part.count)
     prepared_[static_cast<std::size_t>(i)]->prepare();
   member.barrier();
+}
 
+template <class S>
+void Program<S>::forward(Range range, Team::Member& member, Pulse& pulse) {
+  run(constants_, in_frames_, range, member, pulse, all_stages);
+}
+
+template <class S>
+void Program<S>::end(Team::Member& member, Pulse& pulse) {
+  if (in_frames_ == stages_.size()) return;
+  member.barrier();
+  run(in_frames_, stages_.size(), {0, frames_}, member, pulse, all_stages);
+}
+
+template <class S>
+template <class F>
+void Program<S>::run(std::size_t first, std::size_t last, Range range, Team::Member& member, Pulse& pulse,
+                     F&& here) {
   const RunStage* before = nullptr;
-  for (std::size_t s = constants_; s < stages_.size(); ++s) {
+  for (std::size_t s = first; s < last; ++s) {
     const RunStage& stage = stages_[s];
-    if (before && !dealt(stage).same(dealt(*before))) member.barrier();
+    if (!here(stage)) continue;
+    // Where memory is shared, what another thread still reads may lie where this stage writes.
+    if (before && (overlaid() || !dealt(stage).same(dealt(*before)))) member.barrier();
     before = &stage;
-    sweep(stage, member.part, false, pulse, [](const Step& step, Range r) { step.operation->forward(r); });
+    sweep(stage, range, member.part, false, pulse,
+          [](const Step& step, Range r) { step.operation->forward(r); });
   }
 }
 
 template <class S>
 void Program<S>::backward(Pulse& pulse) {
-  if (loss_ < 0) throw UsageError("this program was built without a loss");
-  together(pulse, [this](Team::Member& member, Pulse& p) { backward(member, p); });
+  if (!trains_) throw UsageError("this program was built without a loss to differentiate");
+  together(pulse, [this](Team::Member& member, Pulse& p) {
+    begin_backward(member, p);
+    backward({0, frames_}, member, p);
+    end_backward(member, p);
+  });
 }
 
 template <class S>
-void Program<S>::backward(Team::Member& member, Pulse& pulse) {
-  const Tensor<S>& loss = tensor(loss_);
-  gradients_.clear(member.part);
-  weights_->gradients().clear(member.part);
-  start_gradients_.clear(member.part);
-  if (!loss.gradient) return;  // the loss depends on nothing that has a gradient
-  member.barrier();
-  if (member.first()) *loss.gradient = S(1);
+void Program<S>::begin_backward(Pulse& pulse) {
+  if (!trains_) throw UsageError("this program was built without a loss to differentiate");
+  together(pulse, [this](Team::Member& member, Pulse& p) { begin_backward(member, p); });
+}
 
-  const Deal first;
-  const Deal* since = &first;  // the barrier; null: nothing was done
-  bool accumulating = false;   // others may be, since the last barrier
+template <class S>
+void Program<S>::backward(Range range, Pulse& pulse) {
+  together(pulse, [this, range](Team::Member& member, Pulse& p) { backward(range, member, p); });
+}
+
+template <class S>
+void Program<S>::end_backward(Pulse& pulse) {
+  together(pulse, [this](Team::Member& member, Pulse& p) { end_backward(member, p); });
+}
+
+template <class S>
+void Program<S>::clear_frame_gradients(Pulse& pulse) {
+  together(pulse, [this](Team::Member& member, Pulse&) { clear_frame_gradients(member.part); });
+}
+
+template <class S>
+void Program<S>::clear_frame_gradients(Part part) {
+  gradients_.clear(part);
+  start_gradients_.clear(part);
+  if (overlaid()) clear(fresh_.back(), part);
+}
+
+template <class S>
+void Program<S>::clear(const std::vector<Fresh>& fresh, Part part) {
+  for (const auto& [numbers, size] : fresh)
+    std::fill(numbers + part.begin(size), numbers + part.end(size), S(0));
+}
+
+/// Whether the loss depends on anything that has a gradient.
+template <class S>
+bool Program<S>::flows() const {
+  return tensor(loss_).gradient;
+}
+
+template <class S>
+void Program<S>::begin_backward(Team::Member& member, Pulse& pulse) {
+  clear_frame_gradients(member.part);
+  held_gradients_.clear(member.part);
+  weights_->gradients().clear(member.part);
+  member.barrier();
+  if (!flows()) return;
+  if (member.first()) *tensor(loss_).gradient = S(1);
+  run_back(constants_, stages_.size(), {0, frames_}, member, pulse,
+           [](const RunStage& stage) { return !stage.of_frames; });
+}
+
+template <class S>
+void Program<S>::backward(Range range, Team::Member& member, Pulse& pulse) {
+  if (!flows()) return;
+  run_back(constants_, in_frames_, range, member, pulse,
+           [](const RunStage& stage) { return stage.of_frames; });
+  if (!marks_.events()) return;
+  member.barrier();
+  if (member.first()) add_to_starts(range);
+}
+
+template <class S>
+void Program<S>::end_backward(Team::Member& member, Pulse& pulse) {
+  if (flows()) run_back(0, constants_, {0, frames_}, member, pulse, all_stages);
+}
+
+template <class S>
+template <class F>
+void Program<S>::run_back(std::size_t first, std::size_t last, Range range, Team::Member& member,
+                          Pulse& pulse, F&& here) {
+  const Deal* since = nullptr;  // the barrier; null: nothing was done
+  bool accumulating = false;    // others may be, since the last barrier
   const auto wait = [&] {
     member.barrier();
     since = nullptr;
     accumulating = false;
   };
-  const auto back = [&](const RunStage& stage) {
-    if (!stage.backward) return;
+  wait();
+  for (std::size_t s = last; s-- > first;) {
+    const RunStage& stage = stages_[s];
+    if (!stage.backward || !here(stage)) continue;
+    if (overlaid() && !fresh_[s].empty()) {
+      wait();  // others may still use what was there before
+      clear(fresh_[s], member.part);
+      wait();
+    }
     // What is accumulated may be read from columns that the sweep patches.
     const bool patches = marks_.events() && !stage.pasts.empty();
     if ((since && !dealt(stage).same(*since)) || (patches && accumulating)) wait();
     since = &dealt(stage);
-    sweep(stage, member.part, true, pulse, [](const Step& step, Range r) {
+    sweep(stage, range, member.part, true, pulse, [](const Step& step, Range r) {
       if (step.backward) step.operation->backward(r);
     });
-    if (!stage.accumulates) return;
+    if (!stage.accumulates) continue;
     wait();
     accumulating = true;
-    accumulate(stage, member, pulse);
-  };
-  for (std::size_t s = stages_.size(); s-- > constants_;) back(stages_[s]);
-  if (marks_.events()) {
-    wait();
-    if (member.first()) add_to_starts();
-    wait();
+    accumulate(stage, range, member, pulse);
   }
-  for (std::size_t s = constants_; s-- > 0;) back(stages_[s]);
 }
 
 /// No sum is shared by threads: each does some of the numbers of each gradient, or all of some gradients. A step that
 /// reads past values gets them as they were in the sweep, over all frames at once unless it reads named values as well.
 template <class S>
-void Program<S>::accumulate(const RunStage& stage, Team::Member& member, Pulse& pulse) {
+void Program<S>::accumulate(const RunStage& stage, Range range, Team::Member& member, Pulse& pulse) {
   const bool patches = marks_.events() && !stage.pasts.empty();
   const auto patched = [&](bool patch, Range r, auto&& f) {
     if (!patch) return f();
@@ -542,9 +706,9 @@ void Program<S>::accumulate(const RunStage& stage, Team::Member& member, Pulse& 
       });
     };
     if (step.reads_past && step.reads_named)
-      each_piece(stage, {0, frames_}, true, run);
+      each_piece(stage, range, true, run);
     else
-      run({0, frames_});
+      run(range);
     if (stage.entangled) member.barrier();
   }
 }
@@ -564,15 +728,16 @@ auto Program<S>::carried(const std::string& name) const -> const Carried& {
 }
 
 template <class S>
-void Program<S>::copy(Value v, S* to) const {
+void Program<S>::copy(Value v, Range range, S* to) const {
   const Tensor<S>& from = tensor(v);
   const Tensor<S> copy{to, nullptr, from.shape, Extent::Frame, from.shape.features};
-  for (Index t = 0; t < frames_; ++t) copy.values(t) = from.values(t);
+  for (Index t = range.begin; t < range.end; ++t) copy.values(t - range.begin) = from.values(t);
   const auto past =
       std::ranges::find_if(carried_, [&](const Carried& c) { return c.window.value == from.value; });
   if (past == carried_.end()) return;
-  marks_.resets(from.shape.batch).each({0, frames_}, [&](Index, const Event& event) {
-    copy.value_column(event.frame * from.shape.batch + event.lane) = past->start_of(event.lane);
+  marks_.resets(from.shape.batch).each(range, [&](Index, const Event& event) {
+    const Index frame = event.frame - range.begin;
+    copy.value_column(frame * from.shape.batch + event.lane) = past->start_of(event.lane);
   });
 }
 
@@ -599,7 +764,9 @@ std::vector<std::string> Program<S>::pasts() const {
 
 template <class S>
 std::size_t Program<S>::memory() const {
-  return static_cast<std::size_t>(values_.size() + gradients_.size() + scratch_.size()) * sizeof(S);
+  return static_cast<std::size_t>(values_.size() + gradients_.size() + held_gradients_.size() +
+                                  scratch_.size()) *
+         sizeof(S);
 }
 
 template <class S>
@@ -620,9 +787,9 @@ std::vector<Deal> Program<S>::deals() const {
 }
 
 template <class S>
-std::string Program<S>::not_finite() const {
+std::string Program<S>::not_finite(Range range, Index from, bool window) const {
   const auto describe = [&](const std::string& what, const Tensor<S>& tensor) -> std::string {
-    const Range all = tensor.frames({0, frames_});
+    const Range all = tensor.frames(range);
     S largest = 0;
     Index first = -1;
     for (Index t = all.begin; t < all.end; ++t) {
@@ -636,7 +803,8 @@ std::string Program<S>::not_finite() const {
     if (first < 0) return {};
     std::ostringstream text;
     text << what;
-    if (tensor.extent == Extent::Frame) text << " at frame " << first << " of the window";
+    if (tensor.extent == Extent::Frame)
+      text << " at frame " << from + first - range.begin << " of the window";
     text << "; its largest finite magnitude is " << largest;
     return text.str();
   };
@@ -657,13 +825,13 @@ std::string Program<S>::not_finite() const {
   }
   for (const RunStage& stage : stages_)
     for (const Step& step : stage.steps)
-      for (std::size_t k = 0; k < step.outputs.size(); ++k) {
+      for (std::size_t k = 0; k < step.outputs.size() && stage.window == window; ++k) {
         const Tensor<S>& output = step.outputs[k];
         found = describe("the result of '" + step.makers[k] + "', of shape " + to_string(output.shape) + ",",
                          output);
         if (!found.empty()) return found;
       }
-  return "no value";
+  return {};
 }
 
 template class Program<float>;

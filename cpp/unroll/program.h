@@ -2,7 +2,8 @@
 //
 // Memory. A value with one matrix per frame has T of them, one after the other. A recurrence has T + 1: frame
 // 0 is the state that came in, the named value at t stands in frame t + 1, and the past value at t is frame t
-// of the same buffer. Gradients are laid out alike, so a step back through time moves no numbers.
+// of the same buffer. Gradients are laid out alike, so a step back through time moves no numbers. In larger programs what
+// is not needed at the same time shares memory (lifetimes.h); a gradient is then cleared where it is first needed.
 //
 // Marks. Where a lane begins anew at frame t, its past is the starting value, while the same column is still the named
 // value at t - 1 to whoever reads that. So a stage that reads the past is swept in pieces, cut at such frames: before a
@@ -24,6 +25,7 @@
 #include "ops/operation.h"
 #include "unroll/arena.h"
 #include "unroll/deal.h"
+#include "unroll/lifetimes.h"
 #include "unroll/marks.h"
 #include "unroll/plan.h"
 #include "unroll/pulse.h"
@@ -43,8 +45,12 @@ class Program {
   /// Marks the window that was fed; without, it has the last one's marks. Rows of frames x lanes, lane fastest, or null:
   /// where lanes begin anew, and what is valid. Frames count in losses from `from` on. What was fed to the others is
   /// overwritten with numbers of valid ones, so that nothing in them can do harm.
-  void mark(const bool* resets, const bool* valid, Index from = 0);
+  void mark(const bool* resets, const bool* valid, Index from = 0) { mark(resets, valid, from, frames_); }
+  /// The same of the first `frames` frames, where there are no more.
+  void mark(const bool* resets, const bool* valid, Index from, Index frames);
   const Marks& marks() const { return marks_; }
+  /// So many lanes of all frames count in losses.
+  Index counted() const { return marks_.counted(); }
 
   /// Computes the window whose first frame has this number in its sequence, and whose first lane has that one among all
   /// that are trained together. Placeholders and past states are read.
@@ -52,6 +58,21 @@ class Program {
   /// Zeroes all gradients, then computes those of the loss, weights' included, for the window of the last
   /// forward.
   void backward(Pulse&);
+
+  /// The same in parts, for windows in segments: once what is constant over the window, then frames, in any number of
+  /// ranges, and once what is made of window values, which are complete after the last frame. `frame` is the number of
+  /// frame 0 in its sequence. Ranges go forward from the state before them, and back from the gradient of that after them,
+  /// in frame `end` of the gradients.
+  void begin(Pulse&, std::uint64_t lane = 0);
+  void forward(std::uint64_t frame, Range, Pulse&);
+  /// Once more, without adding to window values.
+  void recompute(std::uint64_t frame, Range, Pulse&);
+  void end(Pulse&);
+  void begin_backward(Pulse&);
+  void backward(Range, Pulse&);
+  void end_backward(Pulse&);
+  /// Between ranges that share memory.
+  void clear_frame_gradients(Pulse&);
 
   /// Calls f(member, pulse) in all threads of the team if windows are large enough, else in this one.
   template <class F>
@@ -68,15 +89,28 @@ class Program {
   Eigen::Map<Matrix<S>> before(const std::string& name, Index frame) const;
   Eigen::Map<Matrix<S>> last(const std::string& name) const { return before(name, frames_); }
   Eigen::Map<Matrix<S>> first_gradient(const std::string& name) const;
+  /// A carried state, frame t of it before frame t of the window.
+  const Tensor<S>& past(const std::string& name) const { return carried(name).window; }
 
-  /// All frames of a value, as operations read it: with the starting values where lanes begin anew.
-  void copy(Value, S* to) const;
+  /// All frames of a value, or some, as operations read it: with the starting values where lanes begin anew.
+  void copy(Value v, S* to) const { copy(v, {0, frames_}, to); }
+  void copy(Value, Range, S* to) const;
 
   Index frames() const { return frames_; }
   /// The loss of the last forward; 0 where no frame counts.
-  S loss() const { return marks_.counted() == 0 ? S(0) : *tensor(loss_).value; }
+  S loss() const { return counted() == 0 ? S(0) : *tensor(loss_).value; }
   /// After a forward: the first value, in running order, that is not finite, in words for an error message.
-  std::string not_finite() const;
+  std::string not_finite() const {
+    const std::string found = not_finite({0, frames_}, 0);
+    return found.empty() ? not_finite_in_window() : found;
+  }
+  /// The same of some frames, which the message counts from `from`; empty if there is none.
+  std::string not_finite(Range frames, Index from) const { return not_finite(frames, from, false); }
+  /// And of window values.
+  std::string not_finite_in_window() const {
+    const std::string found = not_finite({0, frames_}, 0, true);
+    return found.empty() ? "no value" : found;
+  }
   /// What has to be fed, in the order of the trace.
   const std::vector<Value>& placeholders() const { return placeholders_; }
   std::vector<std::string> pasts() const;
@@ -108,6 +142,7 @@ class Program {
     bool stepwise = false;
     bool loops = false;        // its operation steps through time by itself
     bool window = false;       // it makes a window value, of all frames at once
+    bool of_frames = false;    // what it makes, or an input, differs from frame to frame
     bool backward = false;     // one of the steps has a backward
     bool accumulates = false;  // one of them does
     bool entangled = false;    // two of them add to the same gradient
@@ -124,10 +159,16 @@ class Program {
     auto start_of(Index lane) const { return start.value_column(start.shape.batch == 1 ? 0 : lane); }
   };
 
+  /// Gradients that are needed from some step on, and cleared there.
+  struct Fresh {
+    S* numbers;
+    Index size;
+  };
+
   /// Compiles a graph, and numbers what it holds as in that graph.
   void compile(const Graph&, const Request&);
   /// Memory for all values and gradients.
-  void place_values(const Graph&, const Plan&);
+  void place_values(const Graph&, const Plan&, const Request&);
   /// Operations in running order, each with its private memory.
   void build_operations(const Graph&, const Plan&);
   const Carried& carried(const std::string& name) const;
@@ -137,9 +178,9 @@ class Program {
   void find_carried(const Graph&, const Stage&, RunStage&) const;
   /// How the work of a stage is dealt out in this window.
   const Deal& dealt(const RunStage&) const;
-  /// One thread's share of a stage. run(step, range) for what it has to do, in order.
+  /// One thread's share of a stage at some frames. run(step, range) for what it has to do, in order.
   template <class F>
-  void sweep(const RunStage&, Part, bool back, Pulse&, F&& run) const;
+  void sweep(const RunStage&, Range, Part, bool back, Pulse&, F&& run) const;
   /// Calls f for the pieces of a range that the marks cut it into.
   template <class F>
   void each_piece(const RunStage&, Range, bool back, F&& f) const;
@@ -151,19 +192,37 @@ class Program {
   void hold(const RunStage&, Range) const;
   void hold_gradients(const RunStage&, Range) const;
   /// The gradients of the starting values.
-  void add_to_starts() const;
-  void forward(Team::Member&, Pulse&);
-  void backward(Team::Member&, Pulse&);
-  void accumulate(const RunStage&, Team::Member&, Pulse&);
+  void add_to_starts(Range) const;
+  void clear_frame_gradients(Part);
+  static void clear(const std::vector<Fresh>&, Part);
+  void begin(Team::Member&);
+  void forward(Range, Team::Member&, Pulse&);
+  void end(Team::Member&, Pulse&);
+  template <class F>
+  void run(std::size_t first, std::size_t last, Range, Team::Member&, Pulse&, F&& here);
+  void begin_backward(Team::Member&, Pulse&);
+  void backward(Range, Team::Member&, Pulse&);
+  void end_backward(Team::Member&, Pulse&);
+  /// Back over the stages before `last` down to `first`, those of which here(stage) says so.
+  template <class F>
+  void run_back(std::size_t first, std::size_t last, Range, Team::Member&, Pulse&, F&& here);
+  void accumulate(const RunStage&, Range, Team::Member&, Pulse&);
+  bool flows() const;
+  std::string not_finite(Range, Index from, bool window) const;
+  /// Whether values and gradients that are not needed at the same time share memory.
+  bool overlaid() const { return !fresh_.empty(); }
 
   Index frames_;
   Value loss_;
+  bool trains_;
   Clock clock_;
   Weights<S>* weights_;
   Team* team_;
   bool shared_ = false;
   Arena<S> values_, gradients_, scratch_;
-  std::vector<Tensor<S>> tensors_;  // by value; those not computed have no memory
+  Arena<S> held_gradients_;                // of constants and window values, which all frames add to
+  std::vector<std::vector<Fresh>> fresh_;  // by stage, the last before all; empty where no memory is shared
+  std::vector<Tensor<S>> tensors_;         // by value; those not computed have no memory
   std::vector<Value> placeholders_;
   std::vector<Carried> carried_;
   Marks marks_;
@@ -171,6 +230,7 @@ class Program {
   std::vector<std::unique_ptr<Operation<S>>> operations_;
   std::vector<RunStage> stages_;
   std::size_t constants_ = 0;            // so many of them, the first, compute constants
+  std::size_t in_frames_ = 0;            // those before this one go over frames
   std::vector<Operation<S>*> prepared_;  // of the others, those that have constant inputs
 };
 

@@ -95,6 +95,10 @@ bool depends_on_itself(const Graph& graph, const Node& node) {
 
 }  // namespace
 
+bool of_window_values(const Graph& graph, const Node& node) {
+  return std::ranges::any_of(node.inputs, [&](Value v) { return graph.extent(v) == Extent::Window; });
+}
+
 std::vector<Stage> schedule(const Graph& graph, const std::vector<bool>& wanted) {
   Components components(graph);
   for (std::size_t v = 0; v < wanted.size(); ++v) {
@@ -107,10 +111,12 @@ std::vector<Stage> schedule(const Graph& graph, const std::vector<bool>& wanted)
         nodes.size() > 1 || depends_on_itself(graph, graph.nodes()[static_cast<std::size_t>(nodes[0])]);
     stages.push_back({std::move(nodes), stepwise});
   }
-  std::ranges::stable_partition(stages, [&](const Stage& stage) {
+  const auto rank = [&](const Stage& stage) {
     const Node& node = graph.nodes()[static_cast<std::size_t>(stage.nodes[0])];
-    return graph.extent(node.outputs[0]) == Extent::Constant;
-  });
+    if (graph.extent(node.outputs[0]) == Extent::Constant) return 0;
+    return of_window_values(graph, node) ? 2 : 1;
+  };
+  std::ranges::stable_sort(stages, {}, rank);
   return stages;
 }
 

@@ -16,8 +16,11 @@ struct Stage {
   bool stepwise;
 };
 
+/// Whether an operation is made of window values, and so runs after the last frame.
+bool of_window_values(const Graph&, const Node&);
+
 /// The stages that compute the wanted values, each after those it depends on (recurrences included); those of constants
-/// first.
+/// first, those of window values last.
 std::vector<Stage> schedule(const Graph&, const std::vector<bool>& wanted);
 
 }  // namespace bptt

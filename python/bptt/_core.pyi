@@ -233,7 +233,7 @@ class Program32:
     """
     A frame unrolled over a window.
     """
-    def __init__(self, graph: Graph, weights: Weights32, frames: typing.SupportsInt | typing.SupportsIndex, fetches: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex], loss: typing.SupportsInt | typing.SupportsIndex | None = None, wrt: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex] = [], seed: typing.SupportsInt | typing.SupportsIndex = 0, *, team: Team | None = None, frozen: collections.abc.Sequence[str] = [], passes: bool = True) -> None:
+    def __init__(self, graph: Graph, weights: Weights32, frames: typing.SupportsInt | typing.SupportsIndex, fetches: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex], loss: typing.SupportsInt | typing.SupportsIndex | None = None, wrt: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex] = [], seed: typing.SupportsInt | typing.SupportsIndex = 0, *, team: Team | None = None, frozen: collections.abc.Sequence[str] = [], passes: bool = True, trains: bool = True, share_from: typing.SupportsInt | typing.SupportsIndex = 1048576) -> None:
         ...
     def backward(self) -> None:
         ...
@@ -244,6 +244,10 @@ class Program32:
     def gradient(self, value: typing.SupportsInt | typing.SupportsIndex) -> numpy.typing.NDArray[numpy.float32]:
         """
         (time, features, batch); for a past value frame 0 is that of the state that came in.
+        """
+    def keep(self, value: typing.SupportsInt | typing.SupportsIndex) -> None:
+        """
+        What was fetched is there after a forward, as `value`.
         """
     def last(self, name: str) -> numpy.typing.NDArray[numpy.float32]:
         ...
@@ -286,7 +290,7 @@ class Program64:
     """
     A frame unrolled over a window.
     """
-    def __init__(self, graph: Graph, weights: Weights64, frames: typing.SupportsInt | typing.SupportsIndex, fetches: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex], loss: typing.SupportsInt | typing.SupportsIndex | None = None, wrt: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex] = [], seed: typing.SupportsInt | typing.SupportsIndex = 0, *, team: Team | None = None, frozen: collections.abc.Sequence[str] = [], passes: bool = True) -> None:
+    def __init__(self, graph: Graph, weights: Weights64, frames: typing.SupportsInt | typing.SupportsIndex, fetches: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex], loss: typing.SupportsInt | typing.SupportsIndex | None = None, wrt: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex] = [], seed: typing.SupportsInt | typing.SupportsIndex = 0, *, team: Team | None = None, frozen: collections.abc.Sequence[str] = [], passes: bool = True, trains: bool = True, share_from: typing.SupportsInt | typing.SupportsIndex = 1048576) -> None:
         ...
     def backward(self) -> None:
         ...
@@ -297,6 +301,10 @@ class Program64:
     def gradient(self, value: typing.SupportsInt | typing.SupportsIndex) -> numpy.typing.NDArray[numpy.float64]:
         """
         (time, features, batch); for a past value frame 0 is that of the state that came in.
+        """
+    def keep(self, value: typing.SupportsInt | typing.SupportsIndex) -> None:
+        """
+        What was fetched is there after a forward, as `value`.
         """
     def last(self, name: str) -> numpy.typing.NDArray[numpy.float64]:
         ...
@@ -334,6 +342,94 @@ class Program64:
         """
     @property
     def stages(self) -> list[tuple[list[str], bool]]:
+        ...
+class Segments32:
+    """
+    A frame unrolled over a long window, of which one segment is in memory at a time; used as a Program.
+    """
+    def __init__(self, graph: Graph, weights: Weights32, frames: typing.SupportsInt | typing.SupportsIndex, fetches: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex], loss: typing.SupportsInt | typing.SupportsIndex | None = None, wrt: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex] = [], seed: typing.SupportsInt | typing.SupportsIndex = 0, *, every: typing.SupportsInt | typing.SupportsIndex, recompute: bool = True, team: Team | None = None, frozen: collections.abc.Sequence[str] = [], passes: bool = True, trains: bool = True, share_from: typing.SupportsInt | typing.SupportsIndex = 1048576) -> None:
+        ...
+    def backward(self) -> None:
+        ...
+    def feed(self, placeholder: typing.SupportsInt | typing.SupportsIndex, array: typing.Annotated[numpy.typing.ArrayLike, numpy.float32]) -> None:
+        ...
+    def forward(self, frame: typing.SupportsInt | typing.SupportsIndex) -> None:
+        ...
+    def gradient(self, value: typing.SupportsInt | typing.SupportsIndex) -> numpy.typing.NDArray[numpy.float32]:
+        """
+        (time, features, batch); of a past value that of the state that came in, time 1.
+        """
+    def keep(self, value: typing.SupportsInt | typing.SupportsIndex) -> None:
+        """
+        All frames of a value are kept from the next forward on, for `value`.
+        """
+    def last(self, name: str) -> numpy.typing.NDArray[numpy.float32]:
+        ...
+    def mark(self, resets: typing.Annotated[numpy.typing.ArrayLike, numpy.bool] | None = None, masks: typing.Annotated[numpy.typing.ArrayLike, numpy.bool] | None = None) -> None:
+        """
+        Where lanes begin anew, and which frames are valid, (frames, lanes); after feeding.
+        """
+    def set_past(self, name: str, array: typing.Annotated[numpy.typing.ArrayLike, numpy.float32]) -> None:
+        ...
+    def value(self, value: typing.SupportsInt | typing.SupportsIndex) -> numpy.typing.NDArray[numpy.float32]:
+        """
+        (time, features, batch), a constant at each frame; a window value as (features, batch).
+        """
+    @property
+    def frames(self) -> int:
+        ...
+    @property
+    def memory(self) -> int:
+        ...
+    @property
+    def pasts(self) -> list[str]:
+        ...
+    @property
+    def placeholders(self) -> list[int]:
+        ...
+class Segments64:
+    """
+    A frame unrolled over a long window, of which one segment is in memory at a time; used as a Program.
+    """
+    def __init__(self, graph: Graph, weights: Weights64, frames: typing.SupportsInt | typing.SupportsIndex, fetches: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex], loss: typing.SupportsInt | typing.SupportsIndex | None = None, wrt: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex] = [], seed: typing.SupportsInt | typing.SupportsIndex = 0, *, every: typing.SupportsInt | typing.SupportsIndex, recompute: bool = True, team: Team | None = None, frozen: collections.abc.Sequence[str] = [], passes: bool = True, trains: bool = True, share_from: typing.SupportsInt | typing.SupportsIndex = 1048576) -> None:
+        ...
+    def backward(self) -> None:
+        ...
+    def feed(self, placeholder: typing.SupportsInt | typing.SupportsIndex, array: typing.Annotated[numpy.typing.ArrayLike, numpy.float64]) -> None:
+        ...
+    def forward(self, frame: typing.SupportsInt | typing.SupportsIndex) -> None:
+        ...
+    def gradient(self, value: typing.SupportsInt | typing.SupportsIndex) -> numpy.typing.NDArray[numpy.float64]:
+        """
+        (time, features, batch); of a past value that of the state that came in, time 1.
+        """
+    def keep(self, value: typing.SupportsInt | typing.SupportsIndex) -> None:
+        """
+        All frames of a value are kept from the next forward on, for `value`.
+        """
+    def last(self, name: str) -> numpy.typing.NDArray[numpy.float64]:
+        ...
+    def mark(self, resets: typing.Annotated[numpy.typing.ArrayLike, numpy.bool] | None = None, masks: typing.Annotated[numpy.typing.ArrayLike, numpy.bool] | None = None) -> None:
+        """
+        Where lanes begin anew, and which frames are valid, (frames, lanes); after feeding.
+        """
+    def set_past(self, name: str, array: typing.Annotated[numpy.typing.ArrayLike, numpy.float64]) -> None:
+        ...
+    def value(self, value: typing.SupportsInt | typing.SupportsIndex) -> numpy.typing.NDArray[numpy.float64]:
+        """
+        (time, features, batch), a constant at each frame; a window value as (features, batch).
+        """
+    @property
+    def frames(self) -> int:
+        ...
+    @property
+    def memory(self) -> int:
+        ...
+    @property
+    def pasts(self) -> list[str]:
+        ...
+    @property
+    def placeholders(self) -> list[int]:
         ...
 class Optimiser32:
     """
@@ -378,7 +474,11 @@ class Training32:
         """
     def set_moment(self, moment: str, weight: str, array: typing.Annotated[numpy.typing.ArrayLike, numpy.float32]) -> None:
         ...
+    @typing.overload
     def step(self, program: Program32) -> None:
+        ...
+    @typing.overload
+    def step(self, program: Segments32) -> None:
         ...
     @property
     def moments(self) -> list[str]:
@@ -445,7 +545,11 @@ class Training64:
         """
     def set_moment(self, moment: str, weight: str, array: typing.Annotated[numpy.typing.ArrayLike, numpy.float64]) -> None:
         ...
+    @typing.overload
     def step(self, program: Program64) -> None:
+        ...
+    @typing.overload
+    def step(self, program: Segments64) -> None:
         ...
     @property
     def moments(self) -> list[str]:
@@ -504,6 +608,11 @@ def fit(program: Program32, state: State32, training: Training32 | None, data: c
     """
 @typing.overload
 def fit(program: Program64, state: State64, training: Training64 | None, data: collections.abc.Sequence[typing.Annotated[numpy.typing.ArrayLike, numpy.float64]], start: typing.SupportsInt | typing.SupportsIndex, steps: typing.SupportsInt | typing.SupportsIndex, *, watched: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex] = [], room: collections.abc.Sequence[typing.Annotated[numpy.typing.ArrayLike, numpy.float64]] = [], resets: typing.Annotated[numpy.typing.ArrayLike, numpy.bool] | None = None, masks: typing.Annotated[numpy.typing.ArrayLike, numpy.bool] | None = None, stride: typing.SupportsInt | typing.SupportsIndex | None = None, ranks: Ranks64 | None = None) -> numpy.typing.NDArray[numpy.float64]:
+    """
+    Trains on windows, each `stride` frames after the one before (a window's length), by the loss of their last `stride` frames; training None: only runs them. Returns the losses. Of window values that are watched it fills the arrays, one number for each window.
+    """
+@typing.overload
+def fit(program: Segments64, state: State64, training: Training64 | None, data: collections.abc.Sequence[typing.Annotated[numpy.typing.ArrayLike, numpy.float64]], start: typing.SupportsInt | typing.SupportsIndex, steps: typing.SupportsInt | typing.SupportsIndex, *, watched: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex] = [], room: collections.abc.Sequence[typing.Annotated[numpy.typing.ArrayLike, numpy.float64]] = [], resets: typing.Annotated[numpy.typing.ArrayLike, numpy.bool] | None = None, masks: typing.Annotated[numpy.typing.ArrayLike, numpy.bool] | None = None, stride: typing.SupportsInt | typing.SupportsIndex | None = None) -> numpy.typing.NDArray[numpy.float64]:
     """
     Trains on windows, each `stride` frames after the one before (a window's length), by the loss of their last `stride` frames; training None: only runs them. Returns the losses. Of window values that are watched it fills the arrays, one number for each window.
     """

@@ -352,6 +352,8 @@ def contents(net: Net) -> tuple[dict[str, Any], dict[str, Array]]:
     }
     if net.next_window != (0, 0):
         about[_NEXT_WINDOW] = [*net.next_window]
+    if (segment := net.traces["deep"].segment) is not None:
+        about["recompute_every"] = segment
     return about, tensors
 
 
@@ -497,6 +499,9 @@ def _json(text: object, what: str) -> dict[str, Any]:
 def _check(about: dict[str, Any]) -> None:
     """Every field there, none too many, each of its kind and in its range; `_Unfit` if not."""
     names = "dtype format frames next_frame num_loops seed structure trainings"
+    if "recompute_every" in about:
+        names += " recompute_every"
+        _integer(about["recompute_every"], "recompute_every", 1, _INT64)
     if _ARCHITECTURE in about:
         names += f" {_ARCHITECTURE}"
         if not isinstance(about[_ARCHITECTURE], dict):

@@ -60,9 +60,10 @@ class Graphs(Mapping[str, tuple[Any, ...]]):
         lines.append(
             f"{numbers:,} parameters in {len(weights)} weights, {self._net.numerics.dtype}"
         )
-        for depth, frames, trains, memory in self._net.compiled():
+        for depth, frames, segment, trains, memory in self._net.compiled():
             purpose = " with gradients" if trains else ""
-            lines.append(f"{bytes_of(memory)} for {frames} x {depth}{purpose}")
+            parts = "" if segment is None else f", {segment} at a time"
+            lines.append(f"{bytes_of(memory)} for {frames} x {depth}{purpose}{parts}")
         return "\n".join(lines)
 
     def _repr_svg_(self) -> str:

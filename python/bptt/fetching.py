@@ -162,6 +162,7 @@ class Plan:
             name, last = fetch.name, program.last
             return lambda: last(name)
         id, value = fetch.id, program.value
+        program.keep(id)
         if fetch.extent == "window" and fetch.shape == (1, 1):
             return lambda: float(value(id).item())
         return lambda: value(id)

@@ -4,11 +4,21 @@ from __future__ import annotations
 
 import copy
 import functools
+import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Concatenate, NoReturn, ParamSpec, TypeVar, overload
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Concatenate,
+    Literal,
+    NoReturn,
+    ParamSpec,
+    TypeVar,
+    overload,
+)
 
 import numpy.typing as npt
 
@@ -237,7 +247,11 @@ class BPTT:
     # The two graphs
 
     def generate_graphs(
-        self, frame: FrameFunction, num_loops: int = 10
+        self,
+        frame: FrameFunction,
+        num_loops: int = 10,
+        *,
+        recompute_every: int | Literal["auto"] | None = None,
     ) -> Mapping[str, tuple[Any, ...]]:
         """Trace the frame, once for each mode.
 
@@ -246,13 +260,18 @@ class BPTT:
                 branch on it (noise only when deep, another batch). Placeholders come first in what
                 it returns.
             num_loops: T, the frames of one deep window.
+            recompute_every: K, for long windows in little memory: they are computed in segments of
+                K frames, of which only the recurrent state at their edges is kept; the way back
+                computes each segment once more. Losses and gradients are the same to rounding.
+                "auto" is the root of T, with which the memory is of order sqrt(T). What is fetched
+                of every frame, in `run`, takes its memory all the same.
 
         Returns:
             What the frame returned for each mode, ``{"deep": (...), "shallow": (...)}``.
 
         Raises:
             BpttError: a mistake in the frame, with the line it was made on.
-            UsageError: called twice, no function, or fewer than one loop.
+            UsageError: called twice, no function, fewer than one loop, or a segment of no frame.
             MemoryError: a window of so many frames does not fit into memory.
         """
         if self._built is not None or self._trace is not None:
@@ -260,12 +279,17 @@ class BPTT:
                 "the graphs are there already, or under way; another net is another BPTT"
             )
         num_loops = arrays.integer(num_loops, "num_loops", 1)
+        segment: int | None = None
+        if isinstance(recompute_every, str) and recompute_every == "auto":
+            segment = math.isqrt(num_loops - 1) + 1  # the root, rounded up
+        elif recompute_every is not None:
+            segment = arrays.integer(recompute_every, "recompute_every", 1)
         if not callable(frame):
             raise UsageError(f"a frame is a function of (bp, depth), got {arrays.shown(frame)}")
         net = Net(self._numerics, self._seed, self._threads)
         try:
-            for depth, frames in ((self.DEEP, num_loops), (self.SHALLOW, 1)):
-                self._trace = net.open_trace(depth, frames)
+            for depth, frames, every in ((self.DEEP, num_loops, segment), (self.SHALLOW, 1, None)):
+                self._trace = net.open_trace(depth, frames, every)
                 self._trace.close(frame(self, depth))
         except BpttError as error:
             locate(error)
@@ -837,7 +861,7 @@ def _traced(saved: Checkpoint, frame: FrameFunction, threads: int | None) -> BPT
     bp = BPTT(saved.about["seed"], saved.about["dtype"], threads)
     frames = saved.about["num_loops"]
     try:
-        bp.generate_graphs(frame, frames)
+        bp.generate_graphs(frame, frames, recompute_every=saved.about.get("recompute_every"))
     except MemoryError as error:
         raise CheckpointError(f"{saved.path} has windows of {frames} frames: {error}") from None
     return bp

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import TYPE_CHECKING, Any, TypedDict, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -86,10 +87,10 @@ class Net:
         finally:
             self.exclusive.take_back(before)
 
-    def open_trace(self, depth: str, frames: int) -> Trace:
-        """Begin the trace of a mode whose windows have this many frames."""
+    def open_trace(self, depth: str, frames: int, segment: int | None = None) -> Trace:
+        """Begin the trace of a mode whose windows have this many frames, perhaps in segments."""
         arrays.room(frames, f"a window of {frames} frames")
-        trace = Trace(self, depth, frames)
+        trace = Trace(self, depth, frames, segment)
         self.traces[depth] = trace
         return trace
 
@@ -111,12 +112,22 @@ class Net:
         loss: int | None = None,
         wrt: Sequence[int] = (),
         frozen: Sequence[str] = (),
+        trains: bool = True,
     ) -> Program:
-        """The program of a mode for these fetches, compiled at first use."""
-        key = (trace.depth, frames, tuple(fetches), loss, tuple(wrt), tuple(frozen))
+        """The program of a mode for these fetches, compiled at first use.
+
+        Unless it `trains` it holds nothing for a backward.
+
+        Where the mode's windows are computed in segments, what computes a longer one is the core's
+        `Segments`, which is used as a program is.
+        """
+        trains = trains and loss is not None
+        key = (trace.depth, frames, tuple(fetches), loss, trains, tuple(wrt), tuple(frozen))
         program = self._programs.get(key)
         if program is None:
-            program = self.new_program(trace, frames, fetches, loss, wrt, frozen)
+            program = self.new_program(
+                trace, frames, fetches, loss, wrt, frozen, trains, trace.segment
+            )
             self._programs[key] = program
         return program
 
@@ -128,14 +139,19 @@ class Net:
         loss: int | None = None,
         wrt: Sequence[int] = (),
         frozen: Sequence[str] = (),
+        trains: bool = True,
+        segment: int | None = None,
     ) -> Program:
         """A program with an arena of its own.
 
         Raises:
             MemoryError: there is no room for it; nothing has changed then.
         """
+        make: Any = self.numerics.Program
+        if segment is not None and frames > segment:
+            make = functools.partial(self.numerics.Segments, every=segment)
         try:
-            return self.numerics.Program(
+            made = make(
                 trace.graph,
                 self.weights,
                 frames,
@@ -145,18 +161,26 @@ class Net:
                 self.seed,
                 team=self.team,
                 frozen=list(frozen),
+                trains=trains,
             )
         except MemoryError as error:
             raise MemoryError(
                 f"no memory for the {trace.depth} graph over {frames} frames ({error})"
             ) from None
+        return cast(Program, made)
 
-    def compiled(self) -> list[tuple[str, int, bool, int]]:
-        """Of each program there is: its mode, frames, whether it has gradients, and its bytes."""
-        return [
-            (key[0], program.frames, key[3] is not None, program.memory)
-            for key, program in self._programs.items()
-        ]
+    def compiled(self) -> list[tuple[str, int, int | None, bool, int]]:
+        """Of each program there is, in order of use: what it is, and the bytes that it takes.
+
+        Its mode, its frames, those of a segment where only one is in memory, and whether it has
+        gradients.
+        """
+        found = []
+        for (depth, frames, _, _, trains, *_), program in self._programs.items():
+            segment = self.traces[depth].segment
+            within = segment if segment is not None and frames > segment else None
+            found.append((depth, frames, within, trains, program.memory))
+        return found
 
     # State
 

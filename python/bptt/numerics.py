@@ -38,6 +38,7 @@ class Numerics:
         self.Weights: type[_core.Weights32] = getattr(_core, "Weights" + bits)
         self.State: type[_core.State32] = getattr(_core, "State" + bits)
         self.Program: type[_core.Program32] = getattr(_core, "Program" + bits)
+        self.Segments: type[_core.Segments32] = getattr(_core, "Segments" + bits)
         self.Optimiser: type[_core.Optimiser32] = getattr(_core, "Optimiser" + bits)
         self.Clip: type[_core.Clip32] = getattr(_core, "Clip" + bits)
         self.Training: type[_core.Training32] = getattr(_core, "Training" + bits)

@@ -71,6 +71,7 @@ class Trace:
     Attributes:
         depth: the mode, ``"deep"`` or ``"shallow"``.
         frames: how many frames one window of it has.
+        segment: how many of them are in memory at a time, if windows are computed in segments.
         graph: the core's graph.
         placeholders: in order of creation.
         variables: by full name.
@@ -83,9 +84,10 @@ class Trace:
             initial weights, strengths of noise) and later losses.
     """
 
-    def __init__(self, net: Net, depth: str, frames: int) -> None:
+    def __init__(self, net: Net, depth: str, frames: int, segment: int | None = None) -> None:
         self.depth = depth
         self.frames = frames
+        self.segment = segment
         self.weights = net.weights
         self.graph = _core.Graph()
         self.placeholders: list[Symbol] = []
@@ -124,7 +126,7 @@ class Trace:
         The graph is shared: it is append-only, so what one of the two appends later, the other does
         not see.
         """
-        trace = Trace(net, self.depth, self.frames)
+        trace = Trace(net, self.depth, self.frames, self.segment)
         memo[id(self)] = trace
         trace.graph = self.graph
         trace.structure = self.structure
@@ -423,7 +425,8 @@ class Trace:
 
     def _symbol(self, id: int, kind: str, name: str = "") -> Symbol:
         symbol = Symbol(self, id, self.graph.shape(id), name)
-        frames = self.frames if symbol.extent == "frame" else 1
+        held = self.frames if self.segment is None else min(self.segment, self.frames)
+        frames = held if symbol.extent == "frame" else 1
         arrays.room(
             frames * symbol.shape[0] * symbol.shape[1],
             f"a {kind.split()[0]} of shape {symbol.shape} over {frames} frames",

@@ -549,7 +549,8 @@ def evaluate(
     """See `BPTT.evaluate`."""
     loss = net.scalar_loss(loss)
     trace = loss.trace
-    program = net.program(trace, trace.frames, [loss.id, *trace.carried([loss.id])], loss.id)
+    fetches = [loss.id, *trace.carried([loss.id])]
+    program = net.program(trace, trace.frames, fetches, loss.id, trains=False)
     windows = Windows.of(net, trace, [loss.id], program, trace.frames)
     if isinstance(data, Dataset):
         own_rows(net, trace, resets, masks)
