@@ -10,6 +10,7 @@
 // Who uses n multiplies it with a gain g: from the gradient d of g n, e = g d, and dg is the sum of d n over all columns.
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <cmath>
 
@@ -24,14 +25,13 @@ class LayerNorm {
   LayerNorm() = default;
 
   /// Columns of so many gates, each with the same units: their rows in one, as the gain's.
-  LayerNorm(const Panelled<S>& numbers, Index gates, const Tensor<S>& gain, Index batch, Index frames,
-            double epsilon, bool backward, Scratch<S>& scratch)
+  LayerNorm(const Panelled<S>& numbers, Index gates, const Tensor<S>& gain, Index batch, double epsilon,
+            bool backward, Scratch<S>& scratch)
       : numbers_(numbers),
         gain_(gain),
         gates_(gates),
         units_(gain.shape.features / gates),
         batch_(batch),
-        frames_(frames),
         epsilon_(static_cast<S>(epsilon)) {
     inverse_ = scratch.take(numbers.columns);
     sums_ = scratch.take(2 * batch * numbers.panels.width());
@@ -79,7 +79,6 @@ class LayerNorm {
   void backward(const Panelled<S>& from, Index first, Index count) const {
     using namespace Eigen::internal;
     const Index lane = first % batch_;
-    const bool begins = first >= (frames_ - 1) * batch_;  // a sweep begins at the last frame
     const S* const inverse = inverse_ + first % numbers_.columns;
     each<P>(first, count, [&](const Rows<P>& rows, Index c, S* v) {
       const S* const d = from.data + (v - numbers_.data);
@@ -90,7 +89,7 @@ class LayerNorm {
         const P n = ploadu<P>(v + at), dn = ploadu<P>(d + at), e = pmul(dn, rows.gain[k]);
         sum = padd(sum, e);
         product = pmadd(e, n, product);
-        pstoreu(dg + at, begins ? pmul(dn, n) : pmadd(dn, n, ploadu<P>(dg + at)));
+        pstoreu(dg + at, pmadd(dn, n, ploadu<P>(dg + at)));
       }
       add(0, rows, lane + c, sum);
       add(1, rows, lane + c, product);
@@ -109,10 +108,13 @@ class LayerNorm {
     });
   }
 
-  /// Adds the gain's gradient, for the rows in the panels `which`. It was summed over frames in the sweep, so it is
-  /// added once, with the last frame.
-  void accumulate(Range r, Span which) const {
-    if (r.end == frames_) add_bias_gradient(gain_, gain_gradient_, {0, gates_}, batch_, {0, 1}, which);
+  void prepare() const { clear({0, numbers_.panels.count()}); }
+
+  /// Adds the gain's gradient, for the rows in the panels `which`. It was summed over frames in the sweep, so all of it is
+  /// there at once.
+  void accumulate(Span which) const {
+    add_bias_gradient(gain_, gain_gradient_, {0, gates_}, batch_, {0, 1}, which);
+    clear(which);
   }
 
  private:
@@ -143,6 +145,12 @@ class LayerNorm {
     }
   }
 
+  void clear(Span which) const {
+    if (!gain_gradient_.data) return;
+    for (Index panel = which.begin; panel < which.end; ++panel)
+      std::fill_n(gain_gradient_.at(panel, 0), gain_gradient_.panels.height(panel) * batch_, S(0));
+  }
+
   S* means(Index which, Index lane) const { return means_ + 2 * lane + which; }
 
   /// Adds to one of a lane's two sums over the rows, which are whole packets until they are averaged.
@@ -163,7 +171,7 @@ class LayerNorm {
 
   Panelled<S> numbers_;
   Tensor<S> gain_;
-  Index gates_ = 1, units_ = 0, batch_ = 1, frames_ = 1;
+  Index gates_ = 1, units_ = 0, batch_ = 1;
   S epsilon_ = 0;
   S* inverse_ = nullptr;  // scratch: 1/s of every column
   S *sums_ = nullptr, *means_ = nullptr;

@@ -65,7 +65,7 @@ class NormalisedLstm final : public Operation<S> {
     }
     const double epsilon = std::get<double>(b.attributes.at("epsilon"));
     const auto norm = [&](const Panelled<S>& numbers, Index gates, const Tensor<S>& gain) {
-      return LayerNorm<S>(numbers, gates, gain, batch_, b.frames, epsilon, backward, b.scratch);
+      return LayerNorm<S>(numbers, gates, gain, batch_, epsilon, backward, b.scratch);
     };
     norm_x_ = norm(from_x_, gate_count, gain_x_);
     norm_h_ = norm(from_h_, gate_count, gain_h_);
@@ -90,6 +90,7 @@ class NormalisedLstm final : public Operation<S> {
     state_.pack();
     to_x_.pack();
     to_h_past_.pack();
+    for (const LayerNorm<S>* norm : {&norm_x_, &norm_h_, &norm_cell_}) norm->prepare();
   }
 
   void forward(Range r) override {
@@ -117,7 +118,7 @@ class NormalisedLstm final : public Operation<S> {
     add_weight_gradient(W_h_, from_h_, all_packets, h_past_, r, mine);
     add_bias_gradient(bias_, gates_, all_packets, batch_, r, mine);
     add_bias_gradient(bias_cell_, seen_, {0, 1}, batch_, r, mine);
-    for (const LayerNorm<S>* norm : {&norm_x_, &norm_h_, &norm_cell_}) norm->accumulate(r, mine);
+    for (const LayerNorm<S>* norm : {&norm_x_, &norm_h_, &norm_cell_}) norm->accumulate(mine);
   }
 
  private:
