@@ -10,9 +10,9 @@ reset by hand. `characters`: a character model's training step (embedding, GRU, 
 softmax cross-entropy) beside PyTorch's, from the same weights; before it is timed, both have the
 losses of float64. One thread. `files`: the throughput of `bptt.data.Lanes` over two memory maps,
 over that of whole arrays in memory: as the system has them in memory, too, and after it was told to
-forget them, so that they come from the disk; the other processor reads ahead. `long`: the time of a
-step on one window of 100,000 frames with `recompute_every="auto"` to that without, and the memory of
-both, as planned and as their processes grow; before it counts, losses and updates have to be the
+forget them, so that they come from the disk; the other processor reads ahead. `long`: the time of
+a step on one window of 100,000 frames with `recompute_every="auto"` to that without, and the memory
+of both, as planned and as their processes grow; before it counts, losses and updates have to be the
 same. Status 1 where answers differ.
 """
 
