@@ -6,7 +6,7 @@ import collections.abc
 import numpy
 import numpy.typing
 import typing
-__all__: list[str] = ['Clip32', 'Clip64', 'Example', 'Exclusive', 'Graph', 'Node', 'Operation', 'Optimiser32', 'Optimiser64', 'Program32', 'Program64', 'Ranks32', 'Ranks64', 'State32', 'State64', 'Stepper', 'Team', 'Training32', 'Training64', 'Weights32', 'Weights64', 'build_info', 'fit', 'operations', 'philox4x32', 'predict']
+__all__: list[str] = ['Clip32', 'Clip64', 'Example', 'Exclusive', 'Graph', 'Node', 'Operation', 'Optimiser32', 'Optimiser64', 'Program32', 'Program64', 'Ranks32', 'Ranks64', 'Segments32', 'Segments64', 'State32', 'State64', 'Stepper', 'Team', 'Training32', 'Training64', 'Weights32', 'Weights64', 'build_info', 'fit', 'operations', 'philox4x32', 'predict']
 class Example:
     """
     A way to call an operation, for tests.
@@ -607,12 +607,17 @@ def fit(program: Program32, state: State32, training: Training32 | None, data: c
     Trains on windows, each `stride` frames after the one before (a window's length), by the loss of their last `stride` frames; training None: only runs them. Returns the losses. Of window values that are watched it fills the arrays, one number for each window.
     """
 @typing.overload
+def fit(program: Segments32, state: State32, training: Training32 | None, data: collections.abc.Sequence[typing.Annotated[numpy.typing.ArrayLike, numpy.float32]], start: typing.SupportsInt | typing.SupportsIndex, steps: typing.SupportsInt | typing.SupportsIndex, *, watched: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex] = [], room: collections.abc.Sequence[typing.Annotated[numpy.typing.ArrayLike, numpy.float32]] = [], resets: typing.Annotated[numpy.typing.ArrayLike, numpy.bool] | None = None, masks: typing.Annotated[numpy.typing.ArrayLike, numpy.bool] | None = None, stride: typing.SupportsInt | typing.SupportsIndex | None = None, ranks: Ranks32 | None = None) -> numpy.typing.NDArray[numpy.float32]:
+    """
+    Trains on windows, each `stride` frames after the one before (a window's length), by the loss of their last `stride` frames; training None: only runs them. Returns the losses. Of window values that are watched it fills the arrays, one number for each window.
+    """
+@typing.overload
 def fit(program: Program64, state: State64, training: Training64 | None, data: collections.abc.Sequence[typing.Annotated[numpy.typing.ArrayLike, numpy.float64]], start: typing.SupportsInt | typing.SupportsIndex, steps: typing.SupportsInt | typing.SupportsIndex, *, watched: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex] = [], room: collections.abc.Sequence[typing.Annotated[numpy.typing.ArrayLike, numpy.float64]] = [], resets: typing.Annotated[numpy.typing.ArrayLike, numpy.bool] | None = None, masks: typing.Annotated[numpy.typing.ArrayLike, numpy.bool] | None = None, stride: typing.SupportsInt | typing.SupportsIndex | None = None, ranks: Ranks64 | None = None) -> numpy.typing.NDArray[numpy.float64]:
     """
     Trains on windows, each `stride` frames after the one before (a window's length), by the loss of their last `stride` frames; training None: only runs them. Returns the losses. Of window values that are watched it fills the arrays, one number for each window.
     """
 @typing.overload
-def fit(program: Segments64, state: State64, training: Training64 | None, data: collections.abc.Sequence[typing.Annotated[numpy.typing.ArrayLike, numpy.float64]], start: typing.SupportsInt | typing.SupportsIndex, steps: typing.SupportsInt | typing.SupportsIndex, *, watched: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex] = [], room: collections.abc.Sequence[typing.Annotated[numpy.typing.ArrayLike, numpy.float64]] = [], resets: typing.Annotated[numpy.typing.ArrayLike, numpy.bool] | None = None, masks: typing.Annotated[numpy.typing.ArrayLike, numpy.bool] | None = None, stride: typing.SupportsInt | typing.SupportsIndex | None = None) -> numpy.typing.NDArray[numpy.float64]:
+def fit(program: Segments64, state: State64, training: Training64 | None, data: collections.abc.Sequence[typing.Annotated[numpy.typing.ArrayLike, numpy.float64]], start: typing.SupportsInt | typing.SupportsIndex, steps: typing.SupportsInt | typing.SupportsIndex, *, watched: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex] = [], room: collections.abc.Sequence[typing.Annotated[numpy.typing.ArrayLike, numpy.float64]] = [], resets: typing.Annotated[numpy.typing.ArrayLike, numpy.bool] | None = None, masks: typing.Annotated[numpy.typing.ArrayLike, numpy.bool] | None = None, stride: typing.SupportsInt | typing.SupportsIndex | None = None, ranks: Ranks64 | None = None) -> numpy.typing.NDArray[numpy.float64]:
     """
     Trains on windows, each `stride` frames after the one before (a window's length), by the loss of their last `stride` frames; training None: only runs them. Returns the losses. Of window values that are watched it fills the arrays, one number for each window.
     """
