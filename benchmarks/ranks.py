@@ -108,7 +108,8 @@ def timed(comm: Any, run: Callable[[int], object], rounds: int, seconds: float) 
 
     turn(2)
     count = max(1, round(seconds / max(turn(3) - turn(1), 1e-6) * 2))
-    return float(np.median([turn(1 + count) - turn(1) for _ in range(rounds)])) / count
+    more = float(np.median([turn(1 + count) - turn(1) for _ in range(rounds)]))
+    return max(more, 1e-9) / count  # a short run among other work may find less than nothing
 
 
 def measure(names: str, rounds: int, seconds: float) -> None:
@@ -183,7 +184,8 @@ def fitted(times: Mapping[str, float], ranks: int) -> Network:
     """The network that explains the shortest and the longest Allreduce measured here."""
     small, large = min(times, key=int), max(times, key=int)
     rounds = np.log2(ranks)
-    beta = 2 * (ranks - 1) / ranks * (int(large) - int(small)) / (times[large] - times[small])
+    longer = max(times[large] - times[small], 1e-9)
+    beta = 2 * (ranks - 1) / ranks * (int(large) - int(small)) / longer
     return Network("this machine", float(times[small] / rounds), float(beta))
 
 
