@@ -1,6 +1,10 @@
 """How the pages are made: ``sphinx-build -W docs build/docs``."""
 
 import importlib.metadata
+import os
+import re
+from pathlib import Path
+from typing import Any
 
 project = "bptt"
 author = "the bptt developers"
@@ -30,3 +34,21 @@ autodoc_typehints = "description"
 autodoc_typehints_description_target = "documented"
 default_role = "py:obj"
 napoleon_use_rtype = False
+
+
+def draw(app: object) -> None:
+    """The pictures of plots.md are what its own examples draw."""
+    page = Path(__file__).with_name("plots.md")
+    folder = page.with_name("pictures")
+    folder.mkdir(exist_ok=True)
+    here = Path.cwd()
+    os.chdir(folder)
+    try:
+        exec("\n".join(re.findall(r"```python\n(.*?)```", page.read_text(), re.S)), {})
+    finally:
+        os.chdir(here)
+
+
+def setup(app: Any) -> None:
+    """What Sphinx calls."""
+    app.connect("builder-inited", draw)

@@ -23,7 +23,7 @@ import numpy as np
 import pytest
 
 import bptt
-from bptt import data, initializers, interchange, layers, losses, palindrome, schedules
+from bptt import data, initializers, interchange, layers, losses, palindrome, plot, schedules
 from bptt.errors import InterchangeError, UnknownNameError
 from bptt.sequential import Stream
 from bptt.streaming import Stepper
@@ -240,6 +240,7 @@ def row_users() -> Iterator[tuple[str, Callable[..., Any]]]:
     yield "BPTT.fit", fit
     yield "BPTT.evaluate", lambda s, **rows: s.bp.evaluate(s.loss, s.data, **rows)
     yield "BPTT.predict", lambda s, **rows: s.bp.predict(s.data[:1], **rows)
+    yield "BPTT.record", lambda s, **rows: s.bp.record(s.data[:1], **rows)[PAST]
     yield (
         "BPTT.generate_feed_dict",
         lambda s, **rows: s.bp.generate_feed_dict("deep", s.windows, 2, **rows),
@@ -259,6 +260,13 @@ def array_places() -> Iterator[Place]:
             (FRAMES, 2, 3),
         ),
         ("BPTT.predict", "data", lambda s, v: s.bp.predict([v]), (FRAMES, 2, 3)),
+        ("BPTT.record", "data", lambda s, v: s.bp.record([v])[PAST], (FRAMES, 2, 3)),
+        (
+            "BPTT.gradient_norms",
+            "data",
+            lambda s, v: s.bp.gradient_norms(s.loss, [v, s.data[1]])[PAST],
+            (FRAMES, 2, 3),
+        ),
         ("BPTT.step", "inputs", lambda s, v: s.bp.step(v), (2, 3)),
         ("Stepper.feed", "values", lambda s, v: fed_step(s, (v,)), (2, 3)),
         (
@@ -750,6 +758,25 @@ def other_places() -> Iterator[Place]:
     yield place("BPTT.evaluate", "data", "list", lambda s, v: s.bp.evaluate(s.loss, v))
     yield place("BPTT.predict", "data", "list", lambda s, v: s.bp.predict(v))
     yield place("BPTT.predict", "outputs", "outputs", lambda s, v: s.bp.predict(s.data[:1], v))
+    yield place("BPTT.record", "data", "list", lambda s, v: s.bp.record(v))
+    yield place("BPTT.record", "values", "recorded", lambda s, v: s.bp.record(s.data[:1], v))
+    yield place("BPTT.record", "depth", "depth", lambda s, v: s.bp.record(s.data[:1], depth=v))
+    norms = lambda s, **given: s.bp.gradient_norms(  # noqa: E731
+        **{"loss": s.loss, "data": s.data, **given}
+    )
+    for argument, wrong in (("loss", "loss"), ("data", "list"), ("states", "state patterns")):
+        yield place(
+            "BPTT.gradient_norms", argument, wrong, lambda s, v, a=argument: norms(s, **{a: v})
+        )
+    yield place(
+        "BPTT.gradient_norms",
+        "start",
+        "integer",
+        lambda s, v: norms(s, start=v),
+        0,
+        FRAMES - WINDOW,
+    )
+    yield place("BPTT.gradient_norms", "last", "integer", lambda s, v: norms(s, last=v), 1, WINDOW)
     yield place("BPTT.step", "outputs", "outputs", lambda s, v: s.bp.step(s.data[0][0], outputs=v))
     yield place("BPTT.stepper", "outputs", "outputs", lambda s, v: s.bp.stepper(outputs=v))
     yield place("Stepper.feed", "values", "list", lambda s, v: s.stepper.feed(v))
@@ -1074,7 +1101,35 @@ def interchange_places() -> Iterator[Place]:
     yield Place("interchange.to_torch_state_dict", "names", "names", lambda s, v: back(s.bp, v))
 
 
-PLACES = [*array_places(), *other_places(), *interchange_places()]
+def picture_places() -> Iterator[Place]:
+    """Refused before matplotlib is asked for."""
+    curve = np.ones(FRAMES)
+    yield Place("plot.loss", "losses", "curve", lambda s, v: plot.loss(v))
+    yield Place("plot.loss", "given_up", "curves", lambda s, v: plot.loss(curve, given_up=v))
+    for place in range(3):
+        argument = ("steps", "expected", "predicted")[place]
+
+        def use(s: Subject, v: Any, place: int = place) -> Any:
+            return plot.predictions(*[curve] * place, v, *[curve] * (2 - place))
+
+        yield Place("plot.predictions", argument, "curve", use)
+    yield Place("plot.palindrome", "result", "thing", lambda s, v: plot.palindrome(v))
+    yield Place("plot.save", "figure", "thing", lambda s, v: plot.save(v, "a.png"))
+    yield Place("plot.save", "path", "picture path", lambda s, v: plot.save(None, v))
+    yield Place("plot.gradient_norms", "norms", "norms", lambda s, v: plot.gradient_norms(v))
+    for name in ("states", "gates"):
+        draw = getattr(plot, name)
+        yield Place(f"plot.{name}", "values", "recordings", lambda s, v, draw=draw: draw(v))
+        yield Place(
+            f"plot.{name}",
+            "lane",
+            "integer",
+            lambda s, v, draw=draw: draw({"a": np.ones((FRAMES, 2, 3))}, lane=v),
+            limits=(0, 2),
+        )
+
+
+PLACES = [*array_places(), *other_places(), *interchange_places(), *picture_places()]
 
 
 # ---- what is wrong
@@ -1250,6 +1305,21 @@ HUGE = [
     Wrong(f"huge: {shape}", shape, MemoryError, "GiB")
     for shape in ((10**9, 10**9), (10**12, 1), (1, 10**12), (2**32, 2**32), (2**62, 2), (10**30, 1))
 ]
+
+
+def mapped(shape: tuple[int, ...]) -> list[Wrong]:
+    """What is no mapping from names to such arrays."""
+    right, nan = np.ones(shape), np.full(shape, np.nan)
+    return [
+        *(Wrong(str(value), value, message="by name") for value in (None, 5, "a", [], {})),
+        Wrong("an array alone", right, message="by name"),
+        Wrong("no numbers", {"a": right, "b": None}, message="'b'"),
+        Wrong("one axis less", {"a": right[0]}, bptt.ShapeError, "'a'"),
+        Wrong("one axis more", {"a": right[None]}, bptt.ShapeError, "'a'"),
+        Wrong("empty", {"a": right[:0]}, bptt.ShapeError, "'a'"),
+        Wrong("NaN", {"a": right, "b": nan}, bptt.NonFiniteError, "'b'"),
+    ]
+
 
 WRONG: dict[str, list[Wrong]] = {
     "number": NO_NUMBERS,
@@ -1471,6 +1541,51 @@ WRONG: dict[str, list[Wrong]] = {
         Wrong("a symbol in it", lambda s, p: [s.x], message="text", made=True),
         Wrong("a name of no weight", ["W"], message=WEIGHT),
         Wrong("all weights", ["*"], message="nothing to train"),
+    ],
+    "state patterns": [
+        *NO_LISTS[1:2],
+        *NO_LISTS[3:6],
+        Wrong("a number in it", [5], message="text"),
+        Wrong("a name of no state", "W", message=PAST),
+        Wrong("one of no state", [PAST, "cell-*"], message=PAST),
+    ],
+    "recorded": [
+        *NO_LISTS[1:2],
+        *NO_LISTS[4:6],
+        Wrong("a number in it", [5], message="text"),
+        Wrong("a symbol in a list", lambda s, p: [s.shallow[0]], message="text", made=True),
+        Wrong("a name of nothing", "lstm_layer_0/*", message=PAST),
+        Wrong("no symbol", {"a": 5.0}),
+        Wrong("a number's name", lambda s, p: {5: s.shallow[0]}, message="name", made=True),
+        Wrong("of the other mode", lambda s, p: {"a": s.x}, message="shallow", made=True),
+        Wrong(
+            "a window value",
+            lambda s, p: {"a": bptt.reduce_mean(s.shallow[-1])},
+            message="each frame",
+            made=True,
+        ),
+        Wrong("another net's", lambda s, p: {"a": another_net().shallow[0]}, made=True),
+    ],
+    "curve": [
+        Wrong("None", None),
+        Wrong("text", "ab"),
+        Wrong("complex", np.ones(FRAMES, complex)),
+        Wrong("a number", 5.0, bptt.ShapeError),
+        Wrong("a matrix", np.ones((FRAMES, 1)), bptt.ShapeError),
+        Wrong("empty", [], bptt.ShapeError),
+        Wrong("NaN", np.full(FRAMES, np.nan), bptt.NonFiniteError, "nan"),
+    ],
+    "curves": [
+        *NO_LISTS[:4],
+        Wrong("a number in it", [5.0], bptt.ShapeError),
+        Wrong("an empty one", [[]], bptt.ShapeError),
+    ],
+    "thing": [Wrong(str(value), value) for value in (None, 5, "a", [], np.zeros(2))],
+    "norms": mapped((FRAMES, 2)),
+    "recordings": mapped((FRAMES, 2, 3)),
+    "picture path": [
+        *(Wrong(str(path), path) for path in (None, 5.5, [], "", "a.jpeg", "png")),
+        Wrong("in no format", "a", message=".png, .pdf, .svg"),
     ],
     "built net": [Wrong(str(value), value, message="BPTT") for value in (None, 5, "a", [], layers)],
     "no model": [Wrong(str(value), value, bptt.BpttError) for value in (None, 5, [], {}, {3: 4})],
@@ -1833,6 +1948,9 @@ NO_WAY_IN = {
     "GRU.build": "called by Sequential",
     "Dense.build": "called by Sequential",
     "Embedding.build": "called by Sequential",
+    **{
+        f"plot.{name}(ax)": "matplotlib's own" for name in ("loss", "predictions", "gradient_norms")
+    },
     "BPTT.fit(progress)": "anything is true or false",
     "Sequential.fit(progress)": "anything is true or false",
     "data.Sequences(shuffle)": "anything is true or false",

@@ -108,6 +108,22 @@ void bind_graph(py::module_& m) {
             return all;
           },
           "By name: the value at t-1, and the one at t that owns its numbers.")
+      .def_property_readonly(
+          "gates",
+          [](const Graph& g) {
+            std::map<std::string, std::pair<Value, Index>> all;
+            for (const Node& node : g.nodes()) {
+              if (node.type->gates.empty()) continue;
+              const ValueInfo& weight = g.info(node.inputs[node.type->first_weight]);
+              const std::string& name = g.variables()[static_cast<std::size_t>(weight.origin)];
+              const std::string scope = name.substr(0, name.rfind('/') + 1);
+              for (Index k = 0; k < std::ssize(node.type->gates); ++k)
+                all[scope + node.type->gates[static_cast<std::size_t>(k)]] = {node.outputs.front(), k};
+            }
+            return all;
+          },
+          "By name, in the scope of their weights, the gates of fused cells: the cell's first output, and "
+          "which.")
       .def_property_readonly("lanes", &Graph::lanes, "How many sequences go side by side.")
       .def(
           "stages",

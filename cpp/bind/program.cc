@@ -46,7 +46,8 @@ void bind_program(py::module_& m) {
           py::arg("placeholder"), py::arg("array"))
       .def(
           "mark",
-          [](P& p, const std::optional<FlagArray>& resets, const std::optional<FlagArray>& masks) {
+          [](P& p, const std::optional<FlagArray>& resets, const std::optional<FlagArray>& masks,
+             Index counted) {
             const auto rows = [&](const std::optional<FlagArray>& array) {
               const Flags found = flags(array, p.marks().lanes());
               if (array && found.frames != p.frames())
@@ -54,10 +55,12 @@ void bind_program(py::module_& m) {
                                  " frames, got an array of shape " + shape_of(*array));
               return found.data;
             };
-            p.mark(rows(resets), rows(masks));
+            p.mark(rows(resets), rows(masks), counted);
           },
-          py::arg("resets") = std::nullopt, py::arg("masks") = std::nullopt,
-          "Where lanes begin anew, and which frames are valid, (frames, lanes); after feeding.")
+          py::arg("resets") = std::nullopt, py::arg("masks") = std::nullopt, py::arg("counted") = 0,
+          "Where lanes begin anew, and which frames are valid, (frames, lanes); after feeding. Losses are "
+          "made of the "
+          "frames from `counted` on.")
       .def(
           "keep", [](const P& p, Value v) { p.tensor(v); }, py::arg("value"),
           "What was fetched is there after a forward, as `value`.")

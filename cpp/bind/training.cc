@@ -89,8 +89,10 @@ std::vector<py::array_t<S>> predict_frames(Program<S>& program, State<S>& state,
                                            const std::vector<Array<S>>& data,
                                            const std::vector<Value>& outputs, std::optional<Index> frames,
                                            const std::optional<FlagArray>& resets,
-                                           const std::optional<FlagArray>& masks) {
+                                           const std::optional<FlagArray>& masks,
+                                           const std::vector<std::pair<Value, Index>>& gates) {
   Data<S> all = data_of(program, program.marks().lanes(), data, resets, masks);
+  if (!gates.empty() && program.frames() > 1) throw UsageError("gates are those of windows of one frame");
   if (!frames && data.empty()) throw UsageError("without inputs, say how many frames to run");
   const Index windows = frames.value_or(data.empty() ? 0 : all.sequences[0].frames) / program.frames();
   std::vector<py::array_t<S>> arrays;
@@ -99,6 +101,11 @@ std::vector<py::array_t<S>> predict_frames(Program<S>& program, State<S>& state,
     arrays.push_back(window<S>(windows * program.frames(), program.tensor(v).shape));
     copies.emplace_back(v, arrays.back().mutable_data());
   }
+  std::vector<S*> inside;
+  for (const auto& [cell, gate] : gates) {
+    arrays.push_back(window<S>(windows, program.tensor(cell).shape));
+    inside.push_back(arrays.back().mutable_data());
+  }
   const py::gil_scoped_release release;
   Pulse pulse = signals();
   predict(
@@ -106,6 +113,10 @@ std::vector<py::array_t<S>> predict_frames(Program<S>& program, State<S>& state,
       [&](Index w) {
         for (const auto& [from, to] : copies)
           program.copy(from, to + w * program.frames() * program.tensor(from).shape.size());
+        for (std::size_t i = 0; i < gates.size(); ++i) {
+          const auto& [cell, gate] = gates[i];
+          program.copy_gate(cell, gate, inside[i] + w * program.tensor(cell).shape.size());
+        }
       },
       pulse);
   return arrays;
@@ -200,8 +211,9 @@ void bind_training(py::module_& m) {
   define_fit(&fit_windows<S, Fed<S>>);
   m.def("predict", &predict_frames<S>, py::arg("program"), py::arg("state"), py::arg("data"),
         py::arg("outputs"), py::arg("frames") = std::nullopt, py::kw_only(), py::arg("resets") = std::nullopt,
-        py::arg("masks") = std::nullopt,
-        "Runs so many frames (all of the data); returns each output as (time, features, batch).");
+        py::arg("masks") = std::nullopt, py::arg("gates") = std::vector<std::pair<Value, Index>>{},
+        "Runs so many frames (all of the data); returns each output, then each gate, as (time, features, "
+        "batch).");
 }
 
 template void bind_training<float>(py::module_&);

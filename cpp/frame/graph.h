@@ -116,6 +116,9 @@ struct OpType {
   /// Whether accumulate reads the outputs' values.
   bool (*rereads)(const Attributes&) = [](const Attributes&) { return true; };
 
+  /// Of a cell: what its gates are called.
+  std::vector<std::string> gates = {};
+
   bool is_cell() const { return first_weight != std::numeric_limits<std::size_t>::max(); }
 };
 

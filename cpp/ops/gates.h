@@ -54,6 +54,26 @@ void set_state(ScalarOf<P>* of, const Place<ScalarOf<P>>& at, const P& value) {
   store_first(of + at.state, value, at.valid);
 }
 
+/// Copies so many rows from the `first` on to packed columns; of columns `column` to `column + count`.
+template <class S>
+void copy_rows(const Panelled<S>& from, Index first, Index rows, Index column, Index count, S* to) {
+  const Panels& panels = from.panels;
+  for (Index panel = 0; panel < panels.count(); ++panel)
+    for (Index packet = 0; packet < panels.packets(panel); ++packet)
+      for (Index i = 0; i < panels.valid(panel, packet); ++i) {
+        const Index row = panels.row(panel) + packet * panels.packet() + i - first;
+        if (row < 0 || row >= rows) continue;
+        for (Index c = 0; c < count; ++c)
+          to[c * rows + row] = from.at(panel, column + c)[packet * panels.width() + i];
+      }
+}
+
+/// The k-th of several gates at a frame, for Operation::read_gate.
+template <class S>
+void copy_gate(const Panelled<S>& gates, Index k, Index units, Index batch, Index frame, S* to) {
+  copy_rows(gates, k * units, units, frame * batch, batch, to);
+}
+
 /// Panels of several gates, as those from the k-th on.
 template <class S>
 Panelled<S> from_gate(Panelled<S> gates, Index k) {

@@ -132,6 +132,11 @@ class ResetAfter final : public Operation<S> {
     add_bias_gradient(b_hn_, gates_, {HN, HN + 1}, batch_, r, mine);
   }
 
+  void read_gate(Index k, Index t, S* to) const override {
+    static constexpr Gate order[] = {R, Z, N};
+    copy_gate(gates_, order[k], H_, batch_, t, to);
+  }
+
  private:
   enum Gate : Index { N, R, Z, HN };  // the packets of a panel
   using Pass = void (*)(const ResetAfter&, Index panel, Index column, Index count);
@@ -274,6 +279,11 @@ class ResetBefore final : public Operation<S> {
     add_bias_gradient(b_n_, candidate_, all_packets, batch_, r, plain);
   }
 
+  void read_gate(Index k, Index t, S* to) const override {
+    if (k == 2) return copy_rows(candidate_, 0, H_, t * batch_, batch_, to);
+    copy_gate(gates_, k, H_, batch_, t, to);
+  }
+
  private:
   enum Gate : Index { R, Z };
   using Pass = void (*)(const ResetBefore&, Index panel, Index column, Index count);
@@ -402,6 +412,7 @@ const Register<Gru> gru{{
     .split = by_lanes,
     .divides = true,
     .rereads = [](const Attributes&) { return false; },
+    .gates = {"r", "z", "n"},
 }};
 
 }  // namespace

@@ -168,6 +168,8 @@ class Lstm final : public Operation<S> {
     }
   }
 
+  void read_gate(Index k, Index t, S* to) const override { copy_gate(gates_, k, H_, batch_, t, to); }
+
  private:
   static constexpr bool coupled = Form::coupled;
   static constexpr Index gate_count = coupled ? 3 : 4;
@@ -241,10 +243,8 @@ class Lstm final : public Operation<S> {
       const P d_o = pmul(pmul(dh_o, tanh_c), psub(one, o));
       if (self.peephole_ == Peephole::Diagonal) dc = pmadd(diagonal<P>(self.W_co_, 0, self.H_, at), d_o, dc);
       set(at, O, d_o);
-      if (self.peephole_ == Peephole::Full)
-        set_state(self.c_.gradient, at, dc);
-      else
-        cell(self, at, dc);
+      set_state(self.c_.gradient, at, dc);
+      if (self.peephole_ != Peephole::Full) cell(self, at, dc);
     });
   }
 
@@ -366,6 +366,8 @@ OpType lstm_type() {
   type.examples = {example(1, 3, 2, 1, "none"),     example(2, 2, 1, 3, "none"),
                    example(1, 1, 1, 1, "full"),     example(3, 2, 3, 2, "full"),
                    example(2, 3, 1, 1, "diagonal"), example(2, 4, 3, 2, "diagonal")};
+  type.gates =
+      Form::coupled ? std::vector<std::string>{"i", "g", "o"} : std::vector<std::string>{"i", "f", "g", "o"};
   type.first_weight = In::W_X;
   type.loops = {{In::C_PAST, 0}, {In::H_PAST, 1}};
   const auto block = [](std::size_t first, std::size_t count) {

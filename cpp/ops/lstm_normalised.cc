@@ -121,6 +121,8 @@ class NormalisedLstm final : public Operation<S> {
     for (const LayerNorm<S>* norm : {&norm_x_, &norm_h_, &norm_cell_}) norm->accumulate(mine);
   }
 
+  void read_gate(Index k, Index t, S* to) const override { copy_gate(gates_, k, H_, batch_, t, to); }
+
  private:
   enum Gate : Index { I, F, G, O };  // the packets of a panel
   using Pass = void (*)(const NormalisedLstm&, Index first, Index count);
@@ -191,6 +193,7 @@ class NormalisedLstm final : public Operation<S> {
     self.norm_cell_.template backward<P>(self.seen_, first, count);
     self.each(first, count, [&](const Place<S>& at) {
       const P dc = padd(state<P>(self.c_.gradient, at), ploadu<P>(self.of_unit(self.cell_, at)));
+      set_state(self.c_.gradient, at, dc);
       const P i = gate<P>(at, I), f = gate<P>(at, F), g = gate<P>(at, G);
       const P dc_i = pmul(dc, i), dc_f = pmul(dc, f);
       set(at, I, pmul(pmul(dc_i, g), psub(one, i)));
@@ -263,6 +266,7 @@ const Register<NormalisedLstm> lstm_normalised{{
     .split = by_lanes,
     .divides = true,
     .rereads = [](const Attributes&) { return false; },
+    .gates = {"i", "f", "g", "o"},
 }};
 
 }  // namespace

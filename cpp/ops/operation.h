@@ -8,6 +8,9 @@
 //   backward(r)          adds to the gradients of the inputs that differ from frame to frame (and of window values).
 //   accumulate(r, part)  adds to the gradients of the inputs that are constant in time, summing over the frames r.
 //
+//   read_gate(k, t, to)  of a cell: copies the k-th gate at frame t to a packed block of the first output's shape. After
+//                        forward, of the last frame that it was called for.
+//
 // backward runs after every user of the outputs had its turn, so their gradients are complete at r; it goes through time
 // in reverse. accumulate follows once per stage and window, or segment of a window, over all its frames. To a window value
 // each forward adds its frames; for others a long range may come in pieces. An input whose gradient is null needs none; the
@@ -177,6 +180,7 @@ class Operation {
   virtual void forward(Range) = 0;
   virtual void backward(Range) {}
   virtual void accumulate(Range, Part) {}
+  virtual void read_gate(Index, Index, S*) const {}
 };
 
 /// For OpType::split, where all calls can be shared out alike.

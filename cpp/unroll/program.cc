@@ -51,9 +51,14 @@ Program<S>::Program(const Graph& graph, Weights<S>& weights, const Request& requ
   compile(made.graph, made.of(request));
   // From here on values have the numbers of the graph that was traced.
   std::vector<Tensor<S>> tensors(made.now.size());
+  std::vector<Operation<S>*> makers(made.now.size());
   for (std::size_t v = 0; v < tensors.size(); ++v)
-    if (made.now[v] >= 0) tensors[v] = tensors_[at(made.now[v])];
+    if (made.now[v] >= 0) {
+      tensors[v] = tensors_[at(made.now[v])];
+      makers[v] = makers_[at(made.now[v])];
+    }
   tensors_ = std::move(tensors);
+  makers_ = std::move(makers);
   placeholders_.clear();
   for (const Value v : graph.placeholders())
     if (made.now[at(v)] >= 0) placeholders_.push_back(v);
@@ -134,6 +139,7 @@ void Program<S>::place_values(const Graph& graph, const Plan& plan, const Reques
   }
 
   tensors_.resize(count);
+  makers_.resize(count);
   for (std::size_t v = 0; v < count; ++v) {
     if (!plan.computed[v]) continue;
     const auto& [signature, source, origin] = graph.info(static_cast<Value>(v));
@@ -194,6 +200,7 @@ void Program<S>::build_operations(const Graph& graph, const Plan& plan) {
       Index lanes = 1;
       std::istringstream of(made_of(node));
       for (const Value v : node.outputs) {
+        makers_[at(v)] = step.operation;
         step.outputs.push_back(tensors_[at(v)]);
         step.makers.push_back(step.name);
         of >> step.makers.back();
@@ -718,6 +725,14 @@ const Tensor<S>& Program<S>::tensor(Value v) const {
   if (v < 0 || at(v) >= tensors_.size() || !tensors_[at(v)].value)
     throw UsageError("this program does not compute value " + std::to_string(v));
   return tensors_[at(v)];
+}
+
+template <class S>
+void Program<S>::copy_gate(Value cell, Index gate, S* to) const {
+  tensor(cell);  // it is computed
+  const Operation<S>* const maker = makers_[at(cell)];
+  if (!maker) throw UsageError("no cell makes value " + std::to_string(cell));
+  maker->read_gate(gate, frames_ - 1, to);
 }
 
 template <class S>

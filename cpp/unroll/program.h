@@ -92,6 +92,9 @@ class Program {
   /// A carried state, frame t of it before frame t of the window.
   const Tensor<S>& past(const std::string& name) const { return carried(name).window; }
 
+  /// A gate of the cell whose first output this is, at the last frame of the last forward.
+  void copy_gate(Value cell, Index gate, S* to) const;
+
   /// All frames of a value, or some, as operations read it: with the starting values where lanes begin anew.
   void copy(Value v, S* to) const { copy(v, {0, frames_}, to); }
   void copy(Value, Range, S* to) const;
@@ -228,6 +231,7 @@ class Program {
   Marks marks_;
   Block<S> aside_, aside_gradients_, start_gradients_;  // by carried value and reset: its column
   std::vector<std::unique_ptr<Operation<S>>> operations_;
+  std::vector<Operation<S>*> makers_;  // by value: which of them makes it, or null
   std::vector<RunStage> stages_;
   std::size_t constants_ = 0;            // so many of them, the first, compute constants
   std::size_t in_frames_ = 0;            // those before this one go over frames

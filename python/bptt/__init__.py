@@ -5,7 +5,7 @@ all weights: deep, over T frames, to train; and shallow, one frame at a time, to
 where to begin.
 """
 
-from bptt import data, initializers, interchange, layers, losses, palindrome, schedules
+from bptt import data, initializers, interchange, layers, losses, palindrome, plot, schedules
 from bptt.errors import BpttError, CheckpointError, NonFiniteError, ShapeError, UsageError
 from bptt.info import VERSION, build_info
 from bptt.model import BPTT, load
@@ -76,6 +76,7 @@ __all__ = [
     "maximum",
     "minimum",
     "palindrome",
+    "plot",
     "reduce_mean",
     "reduce_sum",
     "relu",

@@ -91,6 +91,11 @@ class Graph:
     def variable(self, name: str, features: typing.SupportsInt | typing.SupportsIndex, batch: typing.SupportsInt | typing.SupportsIndex) -> int:
         ...
     @property
+    def gates(self) -> dict[str, tuple[int, int]]:
+        """
+        By name, in the scope of their weights, the gates of fused cells: the cell's first output, and which.
+        """
+    @property
     def lanes(self) -> int:
         """
         How many sequences go side by side.
@@ -251,9 +256,9 @@ class Program32:
         """
     def last(self, name: str) -> numpy.typing.NDArray[numpy.float32]:
         ...
-    def mark(self, resets: typing.Annotated[numpy.typing.ArrayLike, numpy.bool] | None = None, masks: typing.Annotated[numpy.typing.ArrayLike, numpy.bool] | None = None) -> None:
+    def mark(self, resets: typing.Annotated[numpy.typing.ArrayLike, numpy.bool] | None = None, masks: typing.Annotated[numpy.typing.ArrayLike, numpy.bool] | None = None, counted: typing.SupportsInt | typing.SupportsIndex = 0) -> None:
         """
-        Where lanes begin anew, and which frames are valid, (frames, lanes); after feeding.
+        Where lanes begin anew, and which frames are valid, (frames, lanes); after feeding. Losses are made of the frames from `counted` on.
         """
     def set_past(self, name: str, array: typing.Annotated[numpy.typing.ArrayLike, numpy.float32]) -> None:
         ...
@@ -308,9 +313,9 @@ class Program64:
         """
     def last(self, name: str) -> numpy.typing.NDArray[numpy.float64]:
         ...
-    def mark(self, resets: typing.Annotated[numpy.typing.ArrayLike, numpy.bool] | None = None, masks: typing.Annotated[numpy.typing.ArrayLike, numpy.bool] | None = None) -> None:
+    def mark(self, resets: typing.Annotated[numpy.typing.ArrayLike, numpy.bool] | None = None, masks: typing.Annotated[numpy.typing.ArrayLike, numpy.bool] | None = None, counted: typing.SupportsInt | typing.SupportsIndex = 0) -> None:
         """
-        Where lanes begin anew, and which frames are valid, (frames, lanes); after feeding.
+        Where lanes begin anew, and which frames are valid, (frames, lanes); after feeding. Losses are made of the frames from `counted` on.
         """
     def set_past(self, name: str, array: typing.Annotated[numpy.typing.ArrayLike, numpy.float64]) -> None:
         ...
@@ -630,12 +635,12 @@ def philox4x32(counter: typing.Annotated[collections.abc.Sequence[typing.Support
     Philox4x32-10, for known-answer tests.
     """
 @typing.overload
-def predict(program: Program32, state: State32, data: collections.abc.Sequence[typing.Annotated[numpy.typing.ArrayLike, numpy.float32]], outputs: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex], frames: typing.SupportsInt | typing.SupportsIndex | None = None, *, resets: typing.Annotated[numpy.typing.ArrayLike, numpy.bool] | None = None, masks: typing.Annotated[numpy.typing.ArrayLike, numpy.bool] | None = None) -> list[numpy.typing.NDArray[numpy.float32]]:
+def predict(program: Program32, state: State32, data: collections.abc.Sequence[typing.Annotated[numpy.typing.ArrayLike, numpy.float32]], outputs: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex], frames: typing.SupportsInt | typing.SupportsIndex | None = None, *, resets: typing.Annotated[numpy.typing.ArrayLike, numpy.bool] | None = None, masks: typing.Annotated[numpy.typing.ArrayLike, numpy.bool] | None = None, gates: collections.abc.Sequence[tuple[typing.SupportsInt | typing.SupportsIndex, typing.SupportsInt | typing.SupportsIndex]] = []) -> list[numpy.typing.NDArray[numpy.float32]]:
     """
-    Runs so many frames (all of the data); returns each output as (time, features, batch).
+    Runs so many frames (all of the data); returns each output, then each gate, as (time, features, batch).
     """
 @typing.overload
-def predict(program: Program64, state: State64, data: collections.abc.Sequence[typing.Annotated[numpy.typing.ArrayLike, numpy.float64]], outputs: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex], frames: typing.SupportsInt | typing.SupportsIndex | None = None, *, resets: typing.Annotated[numpy.typing.ArrayLike, numpy.bool] | None = None, masks: typing.Annotated[numpy.typing.ArrayLike, numpy.bool] | None = None) -> list[numpy.typing.NDArray[numpy.float64]]:
+def predict(program: Program64, state: State64, data: collections.abc.Sequence[typing.Annotated[numpy.typing.ArrayLike, numpy.float64]], outputs: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex], frames: typing.SupportsInt | typing.SupportsIndex | None = None, *, resets: typing.Annotated[numpy.typing.ArrayLike, numpy.bool] | None = None, masks: typing.Annotated[numpy.typing.ArrayLike, numpy.bool] | None = None, gates: collections.abc.Sequence[tuple[typing.SupportsInt | typing.SupportsIndex, typing.SupportsInt | typing.SupportsIndex]] = []) -> list[numpy.typing.NDArray[numpy.float64]]:
     """
-    Runs so many frames (all of the data); returns each output as (time, features, batch).
+    Runs so many frames (all of the data); returns each output, then each gate, as (time, features, batch).
     """

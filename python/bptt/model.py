@@ -22,7 +22,7 @@ from typing import (
 
 import numpy.typing as npt
 
-from bptt import arrays, fetching, streaming, training
+from bptt import arrays, fetching, inspection, streaming, training
 from bptt.checkpoint import Checkpoint, SavedTraining
 from bptt.data import Dataset
 from bptt.drawing import Graphs
@@ -701,6 +701,102 @@ class BPTT:
         trace = self._net.traces[self.SHALLOW]
         results = streaming.predict(self._net, trace, data, outputs, resets, masks)
         return results[0] if outputs is None else results
+
+    # Looking inside
+
+    @alone
+    def record(
+        self,
+        data: Sequence[npt.ArrayLike],
+        values: str | Sequence[str] | Mapping[str, Symbol] | None = None,
+        *,
+        depth: str = SHALLOW,
+        resets: npt.ArrayLike | None = None,
+        masks: npt.ArrayLike | None = None,
+    ) -> dict[str, Array]:
+        """What happens inside while whole sequences go through the net, frame by frame.
+
+        It begins at the mode's present state, which stays as it is, and so does its counter.
+
+        The gates of fused cells are named in the scope of their weights: ``lstm_layer_0/i``, ``f``,
+        ``g``, ``o``, with ``g = tanh(W_xc x + W_hc h' + b_c)`` the cell's input, and
+        ``gru_layer_0/r``, ``z``, ``n``. They are read from the cell's own memory, not computed
+        again.
+
+        Args:
+            data: an array ``(time, features, batch)`` for each placeholder that the values need, in
+                returned order; only axes of length 1 may be missing.
+            values: names of states and gates, or patterns (`fnmatch`) such as
+                ``"lstm_layer_0/*"``; or for what has no name a mapping from names of your own to
+                symbols. All states and gates by default.
+            depth: the mode; the deep one has its noise.
+            resets: ``(time, batch)``; see `fit`.
+            masks: ``(time, batch)``; see `fit`. Where a frame is not valid a state is what it was,
+                and all else means nothing.
+
+        Returns:
+            By name ``(time, features, batch)``: states at t, gates at t.
+
+        Raises:
+            ShapeError: data that do not fit, or hold no frame.
+            UsageError: another number of arrays; a pattern that fits nothing; no values of this
+                graph at each frame.
+            NonFiniteError: data with NaN or infinity.
+
+        Example:
+            .. code-block:: python
+
+                bptt.plot.gates(bp.record([inputs], "lstm_layer_0/*")).savefig("gates.png")
+        """
+        return inspection.record(self._net, data, values, depth, resets, masks)
+
+    @alone
+    def gradient_norms(
+        self,
+        loss: Symbol,
+        data: Sequence[npt.ArrayLike],
+        states: str | Sequence[str] | None = None,
+        *,
+        start: int = 0,
+        last: int = 1,
+    ) -> dict[str, Array]:
+        """How much of a loss's gradient reaches the state so many frames back.
+
+        One window is run forward and back, with the loss of its last frame alone; the backward
+        sweep then holds ``d loss / d s_t`` for the state s at every frame t, whose length over the
+        features is the norm (Pascanu, Mikolov & Bengio, *On the difficulty of training recurrent
+        neural networks*, 2013). It is the whole derivative, as if a small number were added to s_t
+        where it is computed: what else follows from it at the same frame, such as h from c in an
+        LSTM, follows.
+
+        The window begins at the present state. Nothing is updated, and the counter stays.
+
+        Args:
+            loss: a window value ``(1, 1)``, such as ``bptt.reduce_mean(v)``.
+            data: as for `fit`, one window or more; an array too for what the states need and the
+                loss does not.
+            states: their names, or patterns of names; by default all that need no other data and
+                have a gradient.
+            start: the frame of the data where the window begins.
+            last: the loss is that of so many last frames.
+
+        Returns:
+            By name ``(frames back, batch)``: first the last frame of the window, 0 back.
+
+        Raises:
+            ShapeError: data that do not fit, or hold less than one window.
+            UsageError: a loss that is no window value; another number of arrays; a pattern that
+                fits no state; no whole window from `start` on; `last` longer than a window.
+            NonFiniteError: data with NaN or infinity, or a gradient that overflows.
+
+        Example:
+            .. code-block:: python
+
+                bptt.plot.gradient_norms(bp.gradient_norms(loss, data)).figure.savefig("norms.png")
+        """
+        return inspection.gradient_norms(self._net, loss, data, states, start, last)
+
+    # One frame at a time
 
     def step(
         self,

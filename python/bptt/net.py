@@ -141,8 +141,9 @@ class Net:
         frozen: Sequence[str] = (),
         trains: bool = True,
         segment: int | None = None,
+        passes: bool = True,
     ) -> Program:
-        """A program with an arena of its own.
+        """A program with an arena of its own; without `passes` operations run as they were traced.
 
         Raises:
             MemoryError: there is no room for it; nothing has changed then.
@@ -162,6 +163,7 @@ class Net:
                 team=self.team,
                 frozen=list(frozen),
                 trains=trains,
+                **({} if passes else {"passes": False}),
             )
         except MemoryError as error:
             raise MemoryError(

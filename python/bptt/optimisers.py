@@ -322,8 +322,8 @@ def positive(what: str, number: float, numerics: Numerics | None = None) -> floa
     return value
 
 
-def matching(pattern: str, names: Sequence[str], what: str) -> list[str]:
-    """The names that fit a pattern (`fnmatch`), of which there is at least one.
+def matching(pattern: str, names: Sequence[str], what: str, kind: str = "weight") -> list[str]:
+    """The names, each that of a `kind`, that fit a pattern (`fnmatch`): one of them at least.
 
     Raises:
         UsageError: there is none, or the pattern is no text.
@@ -333,7 +333,7 @@ def matching(pattern: str, names: Sequence[str], what: str) -> list[str]:
     found = [name for name in names if fnmatchcase(name, pattern)]
     if not found:
         raise UsageError(
-            f"the pattern {pattern!r} of {what} fits no weight; there are {', '.join(names)}"
+            f"the pattern {pattern!r} of {what} fits no {kind}; there are {', '.join(names)}"
         )
     return found
 
