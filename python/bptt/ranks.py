@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import os
 import sys
+import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -230,8 +231,9 @@ class Ranks(Alone):
             raise
 
     def _abort(self) -> None:
-        traceback.print_exc()
-        print(f"rank {self._comm.rank} ends all ranks", file=sys.stderr, flush=True)
+        told = f"{traceback.format_exc()}rank {self._comm.rank} ends all ranks\n"
+        print(told, end="", file=sys.stderr, flush=True)
+        time.sleep(0.5)  # a launcher that is told to end all passes on no more of what was printed
         self._comm.Abort(1)
 
 
