@@ -1,5 +1,6 @@
 """Clipping and Adam against a plain numpy loop that is fed our own gradients."""
 
+import platform
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -312,3 +313,24 @@ def test_regulariser(counted: str, times: int) -> None:
     for name, gradient in plain.items():
         extra = 0.2 * times * bp.parameters[name] if name == "left/W" else 0.0
         np.testing.assert_allclose(ridge[name], gradient + extra, rtol=0, atol=1e-13)
+
+
+@pytest.mark.skipif(
+    platform.machine() not in ("x86_64", "AMD64", "aarch64"), reason="no switch is known for it"
+)
+def test_backward_takes_denormal_numbers_for_zero() -> None:
+    """And forward does not; float64 has room for the same numbers."""
+    small = 2.0**-130
+    found = {}
+    for dtype in ("float32", "float64"):
+
+        def frame(bp: bptt.BPTT, depth: str) -> Any:
+            x = bp.placeholder((1, 1))
+            return x, x * bp.get_variable("w", (1, 1))
+
+        bp = bptt.BPTT(dtype=dtype)
+        loss = bptt.reduce_mean(bp.generate_graphs(frame, num_loops=1)["deep"][1])
+        bp.parameters["w"] = np.ones((1, 1))
+        feed = bp.generate_feed_dict("deep", [np.full((1, 1, 1), small)], 1)
+        found[dtype] = float(bp.run(loss, feed)), float(bp.gradients(loss, feed)["w"][0, 0])
+    assert found == {"float32": (small, 0.0), "float64": (small, small)}

@@ -423,6 +423,10 @@ def lstm_of(peephole: str | None, cell: Callable[..., Any]) -> Cell:
 
 CELLS: dict[str, Cell] = {
     "rnn": lambda bp, x: bptt.layers.rnn(bp, x, 33, output=True),
+    "gru after": lambda bp, x: bptt.layers.gru(bp, x, 20),
+    "gru before": lambda bp, x: bptt.layers.gru(bp, x, 70, reset="before"),
+    "lstm coupled": lambda bp, x: bptt.layers.lstm(bp, x, 20, coupled=True)[1],
+    "lstm projected": lambda bp, x: bptt.layers.lstm(bp, x, 80, projection=70, peephole="full")[1],
     "rnn from primitives": lambda bp, x: rnn_cell(bp, x, 33, output=True),
     **{f"lstm {peephole}": lstm_of(peephole, bptt.layers.lstm) for peephole in PEEPHOLES},
     **{f"lstm {peephole} from primitives": lstm_of(peephole, lstm_cell) for peephole in PEEPHOLES},
@@ -479,13 +483,29 @@ def test_the_same_bits_for_every_number_of_threads(cell: str, lanes: int, dtype:
                 raise AssertionError(f"{name} with {threads} threads: {error}") from None
 
 
-def test_lanes_and_frames_are_dealt_out() -> None:
+@pytest.mark.parametrize(("lanes", "deals"), [(32, {"lanes", "frames"}), (1, {"rows"})])
+def test_lanes_frames_and_rows_are_dealt_out(lanes: int, deals: set[str]) -> None:
     """What the test above is about does happen: or its threads would have nothing to do."""
-    net = Shared(CELLS["lstm None"], 32, "float32", 2)
+    net = Shared(CELLS["lstm None"], lanes, "float32", 2)
     net.bp.fit(net.train, net.data, steps=1)
     (program,) = net.bp._net._programs.values()
     assert program.shared
-    assert {"lanes", "frames"} <= set(program.deals)
+    assert deals <= set(program.deals)
+
+
+@pytest.mark.parametrize("peephole", PEEPHOLES)
+def test_rows_in_several_panels(peephole: str | None) -> None:
+    """Panels of each kind for more than one thread, and a lane alone as well as a few."""
+    for lanes, width in ((1, 130), (3, 150)):
+
+        def cell(bp: bptt.BPTT, x: Any, width: int = width) -> Any:
+            return bptt.layers.lstm(bp, x, width, peephole=peephole)[1]
+
+        expected = Shared(cell, lanes, "float32", 1).results()
+        for threads in (2, 3):
+            got = Shared(cell, lanes, "float32", threads).results()
+            for name, bits in expected.items():
+                assert_identical(got[name], bits)
 
 
 def test_windows_that_are_worth_it_are_shared(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -77,8 +77,10 @@ D = Case("D", "lstm", 512, 512, 64, 50, 512)
 E = Case("E", "rnn", 64, 256, 32, 100, 64, windows=8)
 F = Case("F", "lstm", 1, 5, 1, 4, 1, 2, "full", "sigmoid", windows=200)
 """F is the dual LSTM of the origin, without its noise."""
+G = Case("G", "lstm", 512, 512, 1, 200, 512, windows=2)
+"""G has one lane, so that threads can share nothing but the rows of its frames."""
 
-CASES = {case.name: case for case in (A, B, C, D, E, F)}
+CASES = {case.name: case for case in (A, B, C, D, E, F, G)}
 
 
 @dataclass(frozen=True)

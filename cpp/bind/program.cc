@@ -26,12 +26,12 @@ void bind_program(py::module_& m) {
       .def_property_readonly(
           "deals",
           [](const P& p) {
-            constexpr const char* names[] = {"whole", "frames", "lanes"};
+            constexpr const char* names[] = {"whole", "frames", "lanes", "rows"};
             std::vector<std::string> all;
             for (const Deal& deal : p.deals()) all.emplace_back(names[static_cast<std::size_t>(deal.kind)]);
             return all;
           },
-          "How each stage is shared out among threads: whole, by frames or by lanes.")
+          "How each stage is shared out among threads: whole, by frames, by lanes or by rows.")
       .def(
           "feed",
           [](P& p, Value placeholder, const Array<S>& array) {

@@ -83,12 +83,13 @@ class Factor {
   void pack();
 
   /// y (+)= A b, for columns `first` to `first + count` of both. b's pieces stand below one another. `alone`: the
-  /// product never has a second column. After each tile calls after(panel, column, columns).
+  /// product never has a second column. After each tile calls after(panel, column, columns). Of the rows only those in
+  /// the panels `which`.
   template <class After>
   void multiply(const std::vector<Right<S>>& b, MatrixMap<S> y, bool add, Index first, Index count,
-                bool alone, After&& after) const {
+                bool alone, Span which, After&& after) const {
     const Panels& panels = packed_.panels;
-    tiles(b, first, count, alone, after, [&](Task<S>& task, Index panel, Index column) {
+    tiles(b, first, count, alone, which, after, [&](Task<S>& task, Index panel, Index column) {
       task.y = y.data() + panels.row(panel) + column * y.outerStride();
       task.packet = panels.packet();
       task.column = y.outerStride();
@@ -101,8 +102,8 @@ class Factor {
   /// The same for y in the factor's panels.
   template <class After>
   void multiply(const std::vector<Right<S>>& b, const Panelled<S>& y, bool add, Index first, Index count,
-                bool alone, After&& after) const {
-    tiles(b, first, count, alone, after, [&](Task<S>& task, Index panel, Index column) {
+                bool alone, Span which, After&& after) const {
+    tiles(b, first, count, alone, which, after, [&](Task<S>& task, Index panel, Index column) {
       task.y = y.at(panel, column);
       task.packet = y.panels.width();
       task.column = y.panels.height(panel);
@@ -127,7 +128,7 @@ class Factor {
   }
 
   template <class After, class Aim>
-  void tiles(const std::vector<Right<S>>& b, Index first, Index count, bool alone, After&& after,
+  void tiles(const std::vector<Right<S>>& b, Index first, Index count, bool alone, Span which, After&& after,
              Aim&& aim) const {
     const Panels& panels = packed_.panels;
     Task<S> task{};
@@ -136,12 +137,12 @@ class Factor {
     const Index end = first + count;
     for (; first < end; first += column_block) {
       const Index block = std::min(column_block, end - first);
-      for (Index panel = 0; panel < panels.count(); ++panel) {
+      for (Index panel = which.begin; panel < which.end; ++panel) {
         task.left = packed_.at(panel, 0);
         task.next = panels.height(panel);
         task.ahead = task.left;
         if (far<S>(size()))
-          fetch(task, packed_.at(panel + 1 < panels.count() ? panel + 1 : 0, 0), block, packed_.columns);
+          fetch(task, packed_.at(panel + 1 < which.end ? panel + 1 : which.begin, 0), block, packed_.columns);
         balanced(first, block, Tiles<S>::columns, [&](Index column, Index columns) {
           task.first = column;
           aim(task, panel, column);

@@ -113,7 +113,8 @@ class Affine final : public Operation<S> {
   void forward(Range r) override {
     columns(r, y_.shape.batch, [&](Index first, Index count) {
       if (base_.value) of(y_, y_.value, first, count) = of(base_, base_.value, first, count);
-      left_.multiply(right_, y_.values(0), base_.value != nullptr, first, count, alone(count), nothing);
+      left_.multiply(right_, y_.values(0), base_.value != nullptr, first, count, alone(count),
+                     Part{}.of(left_.panels()), nothing);
     });
   }
 
@@ -122,7 +123,8 @@ class Affine final : public Operation<S> {
       if (base_.gradient) of(base_, base_.gradient, first, count) += of(y_, y_.gradient, first, count);
       for (std::size_t k = 0; k < x_.size(); ++k)  // dx_k += W_k^T dy
         if (x_[k].gradient)
-          transposed_[k].multiply(gradient_, x_[k].gradients(0), true, first, count, alone(count), nothing);
+          transposed_[k].multiply(gradient_, x_[k].gradients(0), true, first, count, alone(count),
+                                  Part{}.of(transposed_[k].panels()), nothing);
     });
   }
 

@@ -101,26 +101,29 @@ class ResetAfter final : public Operation<S> {
   }
 
   void forward(Range r) override {
+    const Span mine = r.rows().of(gates_.panels);
     if (apart_)
       columns(r, batch_, [&](Index first, Index count) {
-        input_.multiply(input_pieces_, gates_, false, first, count, false, pass(begin_));
+        input_.multiply(input_pieces_, gates_, false, first, count, false, mine, pass(begin_));
       });
     each_frame(r, batch_, [&](Index first, Index count) {
       const bool alone = batch_ == 1;
-      if (!apart_) input_.multiply(input_pieces_, gates_, false, first, count, alone, pass(begin_));
-      state_.multiply(state_pieces_, from_gate(gates_, R), true, first, count, alone, pass(forward_));
+      if (!apart_) input_.multiply(input_pieces_, gates_, false, first, count, alone, mine, pass(begin_));
+      state_.multiply(state_pieces_, from_gate(gates_, R), true, first, count, alone, mine, pass(forward_));
     });
   }
 
   void backward(Range r) override {
+    const Span mine = r.rows().of(gates_.panels);
     const auto frame = [&](Index first, Index count) {
-      for (Index panel = 0; panel < gates_.panels.count(); ++panel) backward_(*this, panel, first, count);
+      for (Index panel = mine.begin; panel < mine.end; ++panel) backward_(*this, panel, first, count);
     };
     const auto tile = [&](Index plain, Index column, Index count) {
       each_panel(gates_, plain, [&](Index panel) { backward_(*this, panel, column, count); });
     };
     through_time(r, batch_, to_seen_, to_seen_.leads_to(h_), frame, tile);
     to_x_.add(r);
+    r.meet();
   }
 
   /// By now the gates hold the gradients of their sums.
@@ -253,20 +256,24 @@ class ResetBefore final : public Operation<S> {
     gates_product_.before(r, gates_);
     candidate_product_.before(r, candidate_);
     each_frame(r, batch_, [&](Index first, Index count) {
-      gates_product_.frame(first, count, gates_, pass(forward_gates_));
-      candidate_product_.frame(first, count, candidate_, by_panel(forward_candidate_));
+      gates_product_.frame(first, count, gates_, r.rows(), pass(forward_gates_));
+      r.meet();
+      candidate_product_.frame(first, count, candidate_, r.rows(), by_panel(forward_candidate_));
     });
   }
 
   void backward(Range r) override {
+    const Span mine = r.rows().of(gates_.panels);
     const auto frame = [&](Index first, Index count) {
-      for (Index panel = 0; panel < gates_.panels.count(); ++panel)
+      for (Index panel = mine.begin; panel < mine.end; ++panel)
         backward_candidate_(*this, panel, first, count);
-      to_kept_.add(first, count, by_panel(backward_gates_));
+      r.meet();
+      to_kept_.add(first, count, r.rows(), by_panel(backward_gates_));
     };
     through_time(r, batch_, to_seen_, false, frame, nothing);
     gates_to_x_.add(r);
     candidate_to_x_.add(r);
+    r.meet();
   }
 
   void accumulate(Range r, Part part) override {

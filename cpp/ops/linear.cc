@@ -31,7 +31,7 @@ class Linear final : public Operation<S> {
 
   void forward(Range r) override {
     columns(y_.frames(r), y_.shape.batch, [&](Index first, Index count) {
-      left_.multiply(right_, y_.values(0), false, first, count, alone_, nothing);
+      left_.multiply(right_, y_.values(0), false, first, count, alone_, Part{}.of(left_.panels()), nothing);
     });
   }
 
@@ -54,7 +54,8 @@ class Linear final : public Operation<S> {
   void add_gradient_b(Range r) {  // db += a^T dy
     if (!b_.gradient) return;
     columns(y_.frames(r), y_.shape.batch, [&](Index first, Index count) {
-      transposed_.multiply(gradient_, b_.gradients(0), true, first, count, alone_, nothing);
+      transposed_.multiply(gradient_, b_.gradients(0), true, first, count, alone_,
+                           Part{}.of(transposed_.panels()), nothing);
     });
   }
 

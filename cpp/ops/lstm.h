@@ -121,26 +121,36 @@ class Lstm final : public Operation<S> {
   void forward(Range r) override {
     product_.before(r, gates_);
     each_frame(r, batch_, [&](Index first, Index count) {
-      product_.frame(first, count, gates_, pass(forward_cell_));
-      if (peephole_ == Peephole::Full)
+      product_.frame(first, count, gates_, r.rows(), pass(forward_cell_));
+      if (peephole_ == Peephole::Full) {
+        r.meet();
         peep_.multiply(peep_pieces_, from_gate(gates_, O), true, first, count, batch_ == 1,
-                       pass(forward_output_));
-      if constexpr (Form::projected)
-        project_.multiply(project_pieces_, h_.values(0), false, first, count, batch_ == 1, nothing);
+                       r.rows().of(peep_.panels()), pass(forward_output_));
+      }
+      if constexpr (Form::projected) {
+        r.meet();
+        project_.multiply(project_pieces_, h_.values(0), false, first, count, batch_ == 1,
+                          r.rows().of(project_.panels()), nothing);
+      }
     });
   }
 
   void backward(Range r) override {
+    const Span mine = r.rows().of(gates_.panels);
     const auto frame = [&](Index first, Index count) {
-      if constexpr (Form::projected)
-        to_m_.multiply(to_m_pieces_, m_.gradients(0), false, first, count, batch_ == 1, nothing);
-      for (Index panel = 0; panel < gates_.panels.count(); ++panel)
-        backward_output_(*this, panel, first, count);
+      if constexpr (Form::projected) {
+        to_m_.multiply(to_m_pieces_, m_.gradients(0), false, first, count, batch_ == 1,
+                       r.rows().of(to_m_.panels()), nothing);
+        r.meet();
+      }
+      for (Index panel = mine.begin; panel < mine.end; ++panel) backward_output_(*this, panel, first, count);
       if (peephole_ != Peephole::Full) return;
-      to_c_.add(first, count, nothing);
-      for (Index panel = 0; panel < gates_.panels.count(); ++panel)
-        backward_cell_(*this, panel, first, count);
-      to_c_past_.add(first, count, nothing);
+      r.meet();
+      to_c_.add(first, count, r.rows(), nothing);
+      r.meet();
+      for (Index panel = mine.begin; panel < mine.end; ++panel) backward_cell_(*this, panel, first, count);
+      r.meet();
+      to_c_past_.add(first, count, r.rows(), nothing);
     };
     const auto tile = [&](Index plain, Index column, Index count) {
       each_panel(gates_, plain, [&](Index panel) { backward_output_(*this, panel, column, count); });
@@ -148,6 +158,7 @@ class Lstm final : public Operation<S> {
     const bool tilewise = !Form::projected && peephole_ != Peephole::Full && to_h_past_.leads_to(h_);
     through_time(r, batch_, to_h_past_, tilewise, frame, tile);
     to_x_.add(r);
+    r.meet();
   }
 
   /// By now the gates hold the gradients of the sums under their sigmoids and tanh.

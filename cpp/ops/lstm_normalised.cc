@@ -94,22 +94,27 @@ class NormalisedLstm final : public Operation<S> {
   }
 
   void forward(Range r) override {
+    const Span mine = r.rows().of(gates_.panels);
     const auto input = [&](Index first, Index count, bool alone) {
-      input_.multiply(input_pieces_, from_x_, false, first, count, alone, nothing);
+      input_.multiply(input_pieces_, from_x_, false, first, count, alone, mine, nothing);
     };
     if (apart_) columns(r, batch_, [&](Index first, Index count) { input(first, count, false); });
     each_frame(r, batch_, [&](Index first, Index count) {
       const bool alone = batch_ == 1;
       if (!apart_) input(first, count, alone);
-      state_.multiply(state_pieces_, from_h_, false, first, count, alone, nothing);
-      forward_(*this, first, count);
+      state_.multiply(state_pieces_, from_h_, false, first, count, alone, mine, nothing);
+      r.meet();
+      if (r.leads()) forward_(*this, first, count);
     });
   }
 
   void backward(Range r) override {
-    const auto frame = [&](Index first, Index count) { backward_(*this, first, count); };
+    const auto frame = [&](Index first, Index count) {
+      if (r.leads()) backward_(*this, first, count);
+    };
     through_time(r, batch_, to_h_past_, false, frame, nothing);
     to_x_.add(r);
+    r.meet();
   }
 
   void accumulate(Range r, Part part) override {
@@ -126,6 +131,8 @@ class NormalisedLstm final : public Operation<S> {
  private:
   enum Gate : Index { I, F, G, O };  // the packets of a panel
   using Pass = void (*)(const NormalisedLstm&, Index first, Index count);
+
+  // Means go over all rows of a column: where threads share rows, that is the products', and all else one thread's.
 
   /// Calls f(place) for all units of some columns.
   template <class F>

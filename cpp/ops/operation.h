@@ -21,7 +21,9 @@
 // ranges of frames or lanes (`split`), and the parts of an accumulate (`divides`). However the work is dealt out, each
 // number gets the same bits: the order in which its sum is taken depends on shapes alone. Frames are dealt out in pieces
 // that shapes alone decide. Lanes are dealt out in runs of `least_lanes` or more that begin and end on cache lines in all
-// values of their stage. A range of some lanes has one frame, unless the operation steps through time by itself.
+// values of their stage. A range of some lanes has one frame, unless the operation steps through time by itself. Such an
+// operation also lets threads share the rows of each frame: they are in the same call of forward or backward at the same
+// time, each with its part of the panels, and meet wherever one needs the others' rows. When it returns they have met.
 #pragma once
 
 #include <Eigen/Core>
@@ -33,6 +35,7 @@
 
 #include "frame/graph.h"
 #include "kernel/product.h"
+#include "ops/part.h"
 
 namespace bptt {
 
@@ -40,9 +43,18 @@ namespace bptt {
 struct Range {
   Index begin, end;
   Index lane = 0, lanes = all;  // the first, and how many
+  Member* member = nullptr;     // threads share the rows of each frame: this is one of them
   static constexpr Index all = -1;
 
   Index size() const { return end - begin; }
+  /// This thread's share of rows, by panels.
+  Part rows() const { return member ? member->part : Part{}; }
+  /// Whether this thread does what is one thread's.
+  bool leads() const { return !member || member->first(); }
+  /// Waits until the others have theirs.
+  void meet() const {
+    if (member) member->barrier();
+  }
 };
 
 /// Calls f(first, count) for all columns of a range that lie side by side, for values with so many lanes.
@@ -54,19 +66,6 @@ void columns(Range r, Index batch, F&& f) {
 
 /// A thread never gets fewer lanes, unless there are no more.
 inline constexpr Index least_lanes = 4;
-
-/// A share of work that is dealt out to threads: number `index` of `count`.
-struct Part {
-  Index index = 0, count = 1;
-
-  /// This share of the numbers 0 ... size - 1, in order: from `begin` to `end`.
-  Index begin(Index size) const { return share(size * index); }
-  Index end(Index size) const { return share(size * (index + 1)); }
-  Span of(const Panels& panels) const { return {begin(panels.count()), end(panels.count())}; }
-
- private:
-  Index share(Index all) const { return count == 1 ? all : all / count; }  // a division takes its time
-};
 
 /// Where a value lives. All frames of a Frame value are one features x (batch * frames) matrix.
 template <class S>

@@ -11,10 +11,13 @@ inline constexpr Span all_packets{0, 4};
 /// With fewer lanes than these, and several frames, what a cell's inputs give is made for all frames at once.
 inline constexpr Index few_lanes = 4;
 
-/// Calls f(first, count) for the columns of each frame of a range in turn.
+/// Calls f(first, count) for the columns of each frame of a range in turn; then its rows are all there.
 template <class F>
 void each_frame(Range r, Index batch, F&& f) {
-  for (Index t = r.begin; t < r.end; ++t) columns({t, t + 1, r.lane, r.lanes}, batch, f);
+  for (Index t = r.begin; t < r.end; ++t) {
+    columns({t, t + 1, r.lane, r.lanes}, batch, f);
+    r.meet();
+  }
 }
 
 /// The sums under a cell's activations at every frame: W_x x_t + b + W_h h_{t-1} + ...
@@ -61,14 +64,14 @@ class RecurrentProduct {
   void before(Range r, const Y& y) const {
     if (!apart_) return;
     columns(r, batch_, [&](Index first, Index count) {
-      before_.multiply(before_pieces_, y, false, first, count, false, nothing);
+      before_.multiply(before_pieces_, y, false, first, count, false, r.rows().of(before_.panels()), nothing);
     });
   }
 
   /// Completes those of a frame, given its columns; `after(panel, column, count)` makes the state of each tile.
   template <class Y, class After>
-  void frame(Index first, Index count, const Y& y, After&& after) const {
-    each_.multiply(each_pieces_, y, apart_, first, count, batch_ == 1, after);
+  void frame(Index first, Index count, const Y& y, Part rows, After&& after) const {
+    each_.multiply(each_pieces_, y, apart_, first, count, batch_ == 1, rows.of(each_.panels()), after);
   }
 
  private:
@@ -107,14 +110,14 @@ class Back {
   void pack() { factor_.pack(); }
 
   void add(Range r) const {
-    columns(r, x_.shape.batch, [&](Index first, Index count) { add(first, count, nothing); });
+    columns(r, x_.shape.batch, [&](Index first, Index count) { add(first, count, r.rows(), nothing); });
   }
   /// The same, given columns; then after(panel, column, count) for each tile.
   template <class After>
-  void add(Index first, Index count, After&& after) const {
+  void add(Index first, Index count, Part rows, After&& after) const {
     if (!x_.gradient) return;
     const bool alone = x_.shape.batch == 1 && count == 1;
-    factor_.multiply(pieces_, x_.gradients(0), true, first, count, alone, after);
+    factor_.multiply(pieces_, x_.gradients(0), true, first, count, alone, rows.of(factor_.panels()), after);
   }
 
   /// Whether x is the past of y, so that what is added at frame t goes to y at t - 1.
@@ -129,17 +132,20 @@ class Back {
 };
 
 /// The sweep back through a range of frames: at each, dz is made from the gradients of the outputs, by `frame(first,
-/// count)` for all rows of these columns; then `back` takes dz to the frame before. If `tilewise`, the next frame's dz
-/// is made of each tile as soon as it is there, by tile(panel, column, count).
+/// count)` for this thread's rows of these columns; then `back` takes dz to the frame before. If `tilewise`, the next
+/// frame's dz is made of each tile as soon as it is there, by tile(panel, column, count).
 template <class S, class Frame, class Tile>
 void through_time(Range r, Index batch, const Back<S>& back, bool tilewise, Frame&& frame, Tile&& tile) {
   for (Index t = r.end - 1; t >= r.begin; --t) {
     columns({t, t + 1, r.lane, r.lanes}, batch, [&](Index first, Index count) {
       if (t == r.end - 1 || !tilewise) frame(first, count);
+      r.meet();
       if (t > r.begin && tilewise)
-        back.add(first, count, [&](Index panel, Index column, Index n) { tile(panel, column - batch, n); });
+        back.add(first, count, r.rows(),
+                 [&](Index panel, Index column, Index n) { tile(panel, column - batch, n); });
       else
-        back.add(first, count, nothing);
+        back.add(first, count, r.rows(), nothing);
+      if (!tilewise) r.meet();
     });
   }
 }

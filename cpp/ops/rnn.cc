@@ -87,17 +87,20 @@ class Rnn final : public Operation<S> {
       activate_(*this, panel, column, count);
     };
     product_.before(r, h_.values(0));
-    each_frame(r, x_.shape.batch,
-               [&](Index first, Index count) { product_.frame(first, count, h_.values(0), activate); });
+    each_frame(r, x_.shape.batch, [&](Index first, Index count) {
+      product_.frame(first, count, h_.values(0), r.rows(), activate);
+    });
   }
 
   void backward(Range r) override {
     const auto tile = [&](Index panel, Index column, Index count) { backward_(*this, panel, column, count); };
+    const Span mine = r.rows().of(panels_);
     const auto frame = [&](Index first, Index count) {
-      for (Index panel = 0; panel < panels_.count(); ++panel) tile(panel, first, count);
+      for (Index panel = mine.begin; panel < mine.end; ++panel) tile(panel, first, count);
     };
     through_time(r, x_.shape.batch, to_past_, to_past_.leads_to(h_), frame, tile);
     to_x_.add(r);
+    r.meet();
   }
 
   void accumulate(Range r, Part part) override {

@@ -15,7 +15,7 @@ struct Clip {
   double limit = 0;
 
   /// One thread's share of it. `norms` is there to be used, and has room for them.
-  void operator()(Block<S>& gradients, Block<double>& norms, Team::Member& member) const {
+  void operator()(Block<S>& gradients, Block<double>& norms, Member& member) const {
     const Index from = member.part.begin(gradients.size()), to = member.part.end(gradients.size());
     Eigen::Map<Eigen::Array<S, Eigen::Dynamic, 1>> g(gradients.data() + from, to - from);
     const S bound = static_cast<S>(limit);
@@ -44,7 +44,7 @@ struct Clip {
 
   /// First those of pieces, then the norm of them: the same bits for any number of threads. In double, and scaled there,
   /// so that the squares of large gradients do not overflow.
-  static double global_norm(const Block<S>& gradients, Block<double>& norms, Team::Member& member) {
+  static double global_norm(const Block<S>& gradients, Block<double>& norms, Member& member) {
     const auto norm_of = [&](Index from) {
       const Index n = std::min(piece, gradients.size() - from);
       return Eigen::Map<const Eigen::Array<S, Eigen::Dynamic, 1>>(gradients.data() + from, n)

@@ -9,6 +9,7 @@
 #include <sstream>
 #include <vector>
 
+#include "kernel/denormals.h"
 #include "optimise/clip.h"
 #include "optimise/moments.h"
 #include "optimise/ranks.h"
@@ -27,16 +28,19 @@ struct Sequence {
 
   /// Copies `count` frames from `start` on to a packed block; after the last frame comes the first.
   void copy(Index start, Index count, S* to) const {
-    const bool packed =
-        (shape.features == 1 || feature_stride == 1) && (shape.batch == 1 || batch_stride == shape.features);
-    for (Index t = 0; t < count; ++t, to += shape.size()) {
-      const S* from = data + (start + t) % frames * time_stride;
-      if (packed)
-        std::copy_n(from, shape.size(), to);
-      else
+    const bool packed = time_stride == shape.size() && (shape.features == 1 || feature_stride == 1) &&
+                        (shape.batch == 1 || batch_stride == shape.features);
+    for (Index at = start % frames; count > 0; at = 0) {
+      const Index run = std::min(count, frames - at);
+      const S* from = data + at * time_stride;
+      count -= run;
+      if (packed) {
+        to = std::copy_n(from, run * shape.size(), to);
+        continue;
+      }
+      for (Index t = 0; t < run; ++t, from += time_stride)
         for (Index b = 0; b < shape.batch; ++b)
-          for (Index f = 0; f < shape.features; ++f)
-            to[b * shape.features + f] = from[f * feature_stride + b * batch_stride];
+          for (Index f = 0; f < shape.features; ++f) *to++ = from[f * feature_stride + b * batch_stride];
     }
   }
 };
@@ -90,13 +94,14 @@ class Training {
     if (norms_.size() != norms_needed) norms_ = Block<double>(norms_needed);
     Block<S>& weights = weights_.writable();
     std::atomic<int> found = 0;
-    program.together(pulse, [&](Team::Member& member, Pulse&) { update(weights, member, found); });
+    program.together(pulse, [&](Member& member, Pulse&) { update(weights, member, found); });
     ++steps_;
   }
 
  private:
   /// One thread's share of it; `found` collects what is not finite.
-  void update(Block<S>& weights, Team::Member& member, std::atomic<int>& found) {
+  void update(Block<S>& weights, Member& member, std::atomic<int>& found) {
+    const FlushDenormals flush;
     Block<S>& all = weights_.gradients();
     if (moments_.some_frozen()) {
       moments_.clear_frozen(all, member.part);

@@ -57,6 +57,8 @@ Deal deal(const Graph& graph, const Stage& stage, Index frames, Index pieces, st
     deal.kind = Deal::Kind::Lanes;
     deal.lanes = all.lanes;
     return deal;
+  } else if (all.split == Split::Lanes && !stage.stepwise && all.loops) {
+    deal.kind = Deal::Kind::Rows;
   }
   deal.run = 1;
   return deal;

@@ -11,6 +11,7 @@ struct Deal {
     Whole,   // one thread does all of it
     Frames,  // each does some pieces of the window
     Lanes,   // each goes through the whole window with some of the lanes
+    Rows,    // each makes some of the rows of a frame, and then they meet, frame by frame
   };
   Kind kind = Kind::Whole;
   Index lanes = 1;  // Lanes: as many as there are

@@ -5,6 +5,7 @@
 #include <set>
 #include <sstream>
 
+#include "kernel/denormals.h"
 #include "passes/passes.h"
 
 namespace bptt {
@@ -281,14 +282,17 @@ void Program<S>::deal_stages(const Graph& graph, const Plan& plan) {
   const Index piece = std::min(std::max((frames_ + most - 1) / most, (columns + lanes - 1) / lanes), frames_);
   const Index pieces = (frames_ + piece - 1) / piece;
 
+  const Index least = team_ ? team_->least() : Team::worth;
   Index work = 0;
   for (std::size_t s = 0; s < stages_.size(); ++s) {
     RunStage& stage = stages_[s];
     stage.deal = deal(graph, plan.stages[s], frames_, pieces, sizeof(S));
+    if (stage.deal.kind == Deal::Kind::Rows && stage.steps.front().work < least / Team::meetings)
+      stage.deal = {};
     if (stage.deal.kind == Deal::Kind::Whole) continue;
     for (const Step& step : stage.steps) work += step.work * frames_;
   }
-  shared_ = work >= (team_ ? team_->least() : Team::worth);
+  shared_ = work >= least;
   for (RunStage& stage : stages_) {
     if (!shared_) stage.deal = {};
     if (stage.deal.kind == Deal::Kind::Frames) stage.grain = piece;
@@ -296,25 +300,28 @@ void Program<S>::deal_stages(const Graph& graph, const Plan& plan) {
   }
 }
 
-/// A piece that begins with a patched column may not run beside the one before, which reads the true one.
+/// A piece that begins with a patched column may not run beside the one before, which reads the true one; and whoever has
+/// lanes to himself patches them.
 template <class S>
 const Deal& Program<S>::dealt(const RunStage& stage) const {
   static const Deal whole;
   const bool patched = marks_.events() && !stage.pasts.empty();
-  return patched && stage.deal.kind == Deal::Kind::Frames ? whole : stage.deal;
+  return patched && stage.deal.kind != Deal::Kind::Lanes ? whole : stage.deal;
 }
 
 template <class S>
 template <class F>
-void Program<S>::sweep(const RunStage& stage, Range window, Part part, bool back, Pulse& pulse,
+void Program<S>::sweep(const RunStage& stage, Range window, Member& member, bool back, Pulse& pulse,
                        F&& run) const {
   const Deal& deal = dealt(stage);
+  const Part part = member.part;
   if (deal.kind == Deal::Kind::Whole && part.index > 0) return;
   const Index grain = stage.grain, pieces = grain < window.size() ? (window.size() + grain - 1) / grain : 1;
   const Part mine = deal.kind == Deal::Kind::Frames ? part : Part{};
   const Index first = mine.begin(pieces), end = mine.end(pieces);
   Range all = deal.share(0, 0, part);
   if (all.lanes == 0) return;
+  if (deal.kind == Deal::Kind::Rows) all.member = &member;
   for (Index i = first; i < end; ++i) {
     all.begin = window.begin + (back ? first + end - 1 - i : i) * grain;
     all.end = std::min(all.begin + grain, window.end);
@@ -496,7 +503,7 @@ void Program<S>::forward(std::uint64_t frame, Pulse& pulse, std::uint64_t lane) 
   clock_.frame = frame;
   clock_.lane = lane;
   ++clock_.window;
-  together(pulse, [this](Team::Member& member, Pulse& p) {
+  together(pulse, [this](Member& member, Pulse& p) {
     begin(member);
     forward({0, frames_}, member, p);
     end(member, p);
@@ -507,30 +514,30 @@ template <class S>
 void Program<S>::begin(Pulse& pulse, std::uint64_t lane) {
   clock_.lane = lane;
   ++clock_.window;
-  together(pulse, [this](Team::Member& member, Pulse&) { begin(member); });
+  together(pulse, [this](Member& member, Pulse&) { begin(member); });
 }
 
 template <class S>
 void Program<S>::forward(std::uint64_t frame, Range range, Pulse& pulse) {
   clock_.frame = frame;
-  together(pulse, [this, range](Team::Member& member, Pulse& p) { forward(range, member, p); });
+  together(pulse, [this, range](Member& member, Pulse& p) { forward(range, member, p); });
 }
 
 template <class S>
 void Program<S>::recompute(std::uint64_t frame, Range range, Pulse& pulse) {
   clock_.frame = frame;
-  together(pulse, [this, range](Team::Member& member, Pulse& p) {
+  together(pulse, [this, range](Member& member, Pulse& p) {
     run(constants_, in_frames_, range, member, p, [](const RunStage& stage) { return !stage.window; });
   });
 }
 
 template <class S>
 void Program<S>::end(Pulse& pulse) {
-  together(pulse, [this](Team::Member& member, Pulse& p) { end(member, p); });
+  together(pulse, [this](Member& member, Pulse& p) { end(member, p); });
 }
 
 template <class S>
-void Program<S>::begin(Team::Member& member) {
+void Program<S>::begin(Member& member) {
   if (member.first())
     for (std::size_t s = 0; s < constants_; ++s) {
       Operation<S>& operation = *stages_[s].steps.front().operation;
@@ -544,12 +551,12 @@ void Program<S>::begin(Team::Member& member) {
 }
 
 template <class S>
-void Program<S>::forward(Range range, Team::Member& member, Pulse& pulse) {
+void Program<S>::forward(Range range, Member& member, Pulse& pulse) {
   run(constants_, in_frames_, range, member, pulse, all_stages);
 }
 
 template <class S>
-void Program<S>::end(Team::Member& member, Pulse& pulse) {
+void Program<S>::end(Member& member, Pulse& pulse) {
   if (in_frames_ == stages_.size()) return;
   member.barrier();
   run(in_frames_, stages_.size(), {0, frames_}, member, pulse, all_stages);
@@ -557,7 +564,7 @@ void Program<S>::end(Team::Member& member, Pulse& pulse) {
 
 template <class S>
 template <class F>
-void Program<S>::run(std::size_t first, std::size_t last, Range range, Team::Member& member, Pulse& pulse,
+void Program<S>::run(std::size_t first, std::size_t last, Range range, Member& member, Pulse& pulse,
                      F&& here) {
   const RunStage* before = nullptr;
   for (std::size_t s = first; s < last; ++s) {
@@ -566,15 +573,14 @@ void Program<S>::run(std::size_t first, std::size_t last, Range range, Team::Mem
     // Where memory is shared, what another thread still reads may lie where this stage writes.
     if (before && (overlaid() || !dealt(stage).same(dealt(*before)))) member.barrier();
     before = &stage;
-    sweep(stage, range, member.part, false, pulse,
-          [](const Step& step, Range r) { step.operation->forward(r); });
+    sweep(stage, range, member, false, pulse, [](const Step& step, Range r) { step.operation->forward(r); });
   }
 }
 
 template <class S>
 void Program<S>::backward(Pulse& pulse) {
   if (!trains_) throw UsageError("this program was built without a loss to differentiate");
-  together(pulse, [this](Team::Member& member, Pulse& p) {
+  together(pulse, [this](Member& member, Pulse& p) {
     begin_backward(member, p);
     backward({0, frames_}, member, p);
     end_backward(member, p);
@@ -584,22 +590,22 @@ void Program<S>::backward(Pulse& pulse) {
 template <class S>
 void Program<S>::begin_backward(Pulse& pulse) {
   if (!trains_) throw UsageError("this program was built without a loss to differentiate");
-  together(pulse, [this](Team::Member& member, Pulse& p) { begin_backward(member, p); });
+  together(pulse, [this](Member& member, Pulse& p) { begin_backward(member, p); });
 }
 
 template <class S>
 void Program<S>::backward(Range range, Pulse& pulse) {
-  together(pulse, [this, range](Team::Member& member, Pulse& p) { backward(range, member, p); });
+  together(pulse, [this, range](Member& member, Pulse& p) { backward(range, member, p); });
 }
 
 template <class S>
 void Program<S>::end_backward(Pulse& pulse) {
-  together(pulse, [this](Team::Member& member, Pulse& p) { end_backward(member, p); });
+  together(pulse, [this](Member& member, Pulse& p) { end_backward(member, p); });
 }
 
 template <class S>
 void Program<S>::clear_frame_gradients(Pulse& pulse) {
-  together(pulse, [this](Team::Member& member, Pulse&) { clear_frame_gradients(member.part); });
+  together(pulse, [this](Member& member, Pulse&) { clear_frame_gradients(member.part); });
 }
 
 template <class S>
@@ -622,7 +628,7 @@ bool Program<S>::flows() const {
 }
 
 template <class S>
-void Program<S>::begin_backward(Team::Member& member, Pulse& pulse) {
+void Program<S>::begin_backward(Member& member, Pulse& pulse) {
   clear_frame_gradients(member.part);
   held_gradients_.clear(member.part);
   weights_->gradients().clear(member.part);
@@ -634,7 +640,7 @@ void Program<S>::begin_backward(Team::Member& member, Pulse& pulse) {
 }
 
 template <class S>
-void Program<S>::backward(Range range, Team::Member& member, Pulse& pulse) {
+void Program<S>::backward(Range range, Member& member, Pulse& pulse) {
   if (!flows()) return;
   run_back(constants_, in_frames_, range, member, pulse,
            [](const RunStage& stage) { return stage.of_frames; });
@@ -644,14 +650,15 @@ void Program<S>::backward(Range range, Team::Member& member, Pulse& pulse) {
 }
 
 template <class S>
-void Program<S>::end_backward(Team::Member& member, Pulse& pulse) {
+void Program<S>::end_backward(Member& member, Pulse& pulse) {
   if (flows()) run_back(0, constants_, {0, frames_}, member, pulse, all_stages);
 }
 
 template <class S>
 template <class F>
-void Program<S>::run_back(std::size_t first, std::size_t last, Range range, Team::Member& member,
-                          Pulse& pulse, F&& here) {
+void Program<S>::run_back(std::size_t first, std::size_t last, Range range, Member& member, Pulse& pulse,
+                          F&& here) {
+  const FlushDenormals flush;
   const Deal* since = nullptr;  // the barrier; null: nothing was done
   bool accumulating = false;    // others may be, since the last barrier
   const auto wait = [&] {
@@ -672,7 +679,7 @@ void Program<S>::run_back(std::size_t first, std::size_t last, Range range, Team
     const bool patches = marks_.events() && !stage.pasts.empty();
     if ((since && !dealt(stage).same(*since)) || (patches && accumulating)) wait();
     since = &dealt(stage);
-    sweep(stage, range, member.part, true, pulse, [](const Step& step, Range r) {
+    sweep(stage, range, member, true, pulse, [](const Step& step, Range r) {
       if (step.backward) step.operation->backward(r);
     });
     if (!stage.accumulates) continue;
@@ -685,7 +692,7 @@ void Program<S>::run_back(std::size_t first, std::size_t last, Range range, Team
 /// No sum is shared by threads: each does some of the numbers of each gradient, or all of some gradients. A step that
 /// reads past values gets them as they were in the sweep, over all frames at once unless it reads named values as well.
 template <class S>
-void Program<S>::accumulate(const RunStage& stage, Range range, Team::Member& member, Pulse& pulse) {
+void Program<S>::accumulate(const RunStage& stage, Range range, Member& member, Pulse& pulse) {
   const bool patches = marks_.events() && !stage.pasts.empty();
   const auto patched = [&](bool patch, Range r, auto&& f) {
     if (!patch) return f();

@@ -13,9 +13,9 @@
 // is moved to frame t before it. No operation knows of it, and no other lane is touched.
 //
 // Threads. All threads of a team walk over the same stages, each with its share of the frames or lanes; `deal.h` says
-// which. Where one stage's share is not the next one's, they wait for one another; never inside a loop over time. What is
-// shared out, and in which pieces, depends on the program alone, so that results do not depend on how many threads there
-// are.
+// which. Where one stage's share is not the next one's, they wait for one another; inside a loop over time only where they
+// share the rows of its frames. What is shared out, and in which pieces, depends on the program alone, so that results do
+// not depend on how many threads there are.
 #pragma once
 
 #include <memory>
@@ -56,7 +56,7 @@ class Program {
   /// that are trained together. Placeholders and past states are read.
   void forward(std::uint64_t frame, Pulse&, std::uint64_t lane = 0);
   /// Zeroes all gradients, then computes those of the loss, weights' included, for the window of the last
-  /// forward.
+  /// forward. Denormal numbers count as zero.
   void backward(Pulse&);
 
   /// The same in parts, for windows in segments: once what is constant over the window, then frames, in any number of
@@ -78,7 +78,7 @@ class Program {
   template <class F>
   void together(Pulse& pulse, F&& f) {
     if (shared_ && team_ && team_->size() > 1) return team_->run(pulse, f);
-    Team::Member alone;
+    Member alone;
     f(alone, pulse);
   }
 
@@ -183,7 +183,7 @@ class Program {
   const Deal& dealt(const RunStage&) const;
   /// One thread's share of a stage at some frames. run(step, range) for what it has to do, in order.
   template <class F>
-  void sweep(const RunStage&, Range, Part, bool back, Pulse&, F&& run) const;
+  void sweep(const RunStage&, Range, Member&, bool back, Pulse&, F&& run) const;
   /// Calls f for the pieces of a range that the marks cut it into.
   template <class F>
   void each_piece(const RunStage&, Range, bool back, F&& f) const;
@@ -198,18 +198,18 @@ class Program {
   void add_to_starts(Range) const;
   void clear_frame_gradients(Part);
   static void clear(const std::vector<Fresh>&, Part);
-  void begin(Team::Member&);
-  void forward(Range, Team::Member&, Pulse&);
-  void end(Team::Member&, Pulse&);
+  void begin(Member&);
+  void forward(Range, Member&, Pulse&);
+  void end(Member&, Pulse&);
   template <class F>
-  void run(std::size_t first, std::size_t last, Range, Team::Member&, Pulse&, F&& here);
-  void begin_backward(Team::Member&, Pulse&);
-  void backward(Range, Team::Member&, Pulse&);
-  void end_backward(Team::Member&, Pulse&);
+  void run(std::size_t first, std::size_t last, Range, Member&, Pulse&, F&& here);
+  void begin_backward(Member&, Pulse&);
+  void backward(Range, Member&, Pulse&);
+  void end_backward(Member&, Pulse&);
   /// Back over the stages before `last` down to `first`, those of which here(stage) says so.
   template <class F>
-  void run_back(std::size_t first, std::size_t last, Range, Team::Member&, Pulse&, F&& here);
-  void accumulate(const RunStage&, Range, Team::Member&, Pulse&);
+  void run_back(std::size_t first, std::size_t last, Range, Member&, Pulse&, F&& here);
+  void accumulate(const RunStage&, Range, Member&, Pulse&);
   bool flows() const;
   std::string not_finite(Range, Index from, bool window) const;
   /// Whether values and gradients that are not needed at the same time share memory.

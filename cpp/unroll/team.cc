@@ -67,8 +67,6 @@ class NoSignals {
 
 /// The threads, and what they share during a call.
 struct Crew {
-  using Member = Team::Member;
-
   explicit Crew(Index size) {
     const NoSignals quiet;
     for (Index k = 1; k < size; ++k) try {
@@ -175,7 +173,7 @@ void Team::call(Work work, Pulse& pulse) {
   crew_->call(work, pulse);
 }
 
-void Team::Member::wait_for_all() {
+void Member::wait_for_all() {
   crew_->barrier();
 }
 

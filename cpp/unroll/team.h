@@ -13,14 +13,14 @@
 
 namespace bptt {
 
-struct Crew;
-
 /// The thread that calls and up to `threads - 1` others, which are started at first use and sleep between calls. A process
 /// that was forked off has none of them; it starts its own.
 class Team {
  public:
   /// Windows of less work than this, in multiplications of one forward, are not shared out: docs/threads.md.
   static constexpr Index worth = Index{1} << 26;
+  /// Nor are the rows of a frame, where threads meet in every one, with less than this part of that.
+  static constexpr Index meetings = 256;
 
   explicit Team(Index threads, Index least = worth);
   ~Team();
@@ -31,27 +31,6 @@ class Team {
   Index size() const { return size_; }
   /// Work from which on a window is shared out.
   Index least() const { return least_; }
-
-  /// One thread's view of a call.
-  class Member {
-   public:
-    /// All of the work, for one thread alone.
-    Member() = default;
-
-    /// This thread's share.
-    Part part;
-    /// It is the one that called.
-    bool first() const { return part.index == 0; }
-    /// Waits for the others. What they wrote before is seen after. Leaves, by an exception, if one of them threw.
-    void barrier() {
-      if (crew_) wait_for_all();
-    }
-
-   private:
-    friend struct Crew;
-    void wait_for_all();
-    Crew* crew_ = nullptr;
-  };
 
   /// Calls work(member, pulse) in all threads at the same time, and returns when all are done. Throws what the first to
   /// throw threw; the others then leave too, at a barrier or when their pulse looks up. The caller keeps its pulse.

@@ -269,7 +269,7 @@ class Program32:
     @property
     def deals(self) -> list[str]:
         """
-        How each stage is shared out among threads: whole, by frames or by lanes.
+        How each stage is shared out among threads: whole, by frames, by lanes or by rows.
         """
     @property
     def frames(self) -> int:
@@ -326,7 +326,7 @@ class Program64:
     @property
     def deals(self) -> list[str]:
         """
-        How each stage is shared out among threads: whole, by frames or by lanes.
+        How each stage is shared out among threads: whole, by frames, by lanes or by rows.
         """
     @property
     def frames(self) -> int:
