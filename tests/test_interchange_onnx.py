@@ -317,7 +317,7 @@ def test_noise(depth: str, tmp_path: Path) -> None:
     assert first.shape == x.shape
     assert np.abs(first - second).max() > 0.1  # new at every call, lane and feature
     assert abs(first.std(axis=-1).mean() - 0.5) < 0.06
-    assert first.min() > 0 and first.max() < 8  # -1 ... 2 and 3 ± 0.5
+    assert first.min() > -1 and first.max() < 8  # -1 ... 2, and 3 with six deviations of 0.5
     assert np.unique(first).size > 0.99 * first.size
     interchange.to_onnx(bp, tmp_path / "mean.onnx", depth, noise="mean")
     (mean,) = session(tmp_path / "mean.onnx").run(None, {"placeholder_0": x})
