@@ -448,3 +448,20 @@ def test_two_calls_on_the_same_weights(peephole: str | None) -> None:
     for name in names:
         apart[name] = apart[name] + apart.pop(name.replace("_0/", "_1/"))
     assert_same_gradients(got, apart)
+
+
+def test_a_normalised_lstm_takes_silence() -> None:
+    """LN is steep at zero; with zeros fed to a cell of zeros its gradient would overflow."""
+    for seed in range(4):
+        bp = bptt.BPTT(seed=seed)
+
+        def frame(bp: bptt.BPTT, depth: str) -> Any:
+            x, y = bp.placeholder((1, 2)), bp.placeholder((1, 2))
+            _, h = bptt.layers.lstm(bp, x, 16, layer_norm=True)
+            return x, y, bptt.layers.dense(bp, h, 1)
+
+        _, y, out = bp.generate_graphs(frame, num_loops=40)["deep"]
+        train = bp.minimize(bptt.reduce_mean(bptt.square(out - y)), bptt.Adam(0.01))
+        x = np.zeros((40, 1, 2))
+        history = bp.fit(train, [x, x + 1], steps=30)
+        assert history.loss[-1] < 0.5 * history.loss[0]

@@ -294,6 +294,35 @@ def test_a_learned_start_gets_the_gradient_of_resets_alone() -> None:
     assert not gradients["starts"][:, [0, 2, 3]].any()
 
 
+@pytest.mark.parametrize("named", ["placeholder", "noise", "weighed"])
+def test_what_is_held_passes_the_gradient_on(named: str) -> None:
+    """Where the new value has a gradient to pass on to its makers, and where it has none."""
+    bp = bptt.BPTT(dtype="float64", seed=0)
+
+    def frame(bp: Any, depth: str) -> Any:
+        x, w = bp.placeholder((1, 1)), bp.get_variable("w", (1, 1), bptt.initializers.ones)
+        d = bp.get_past_variable("d", bp.get_variable("start", (1, 1), bptt.initializers.zeros))
+        made = {"placeholder": x, "noise": bp.random_normal((1, 1)), "weighed": w * x}
+        bp.name_variable("d", made[named])
+        return x, 2 * d
+
+    _, d = bp.generate_graphs(frame, num_loops=4)["deep"]
+    loss, data = bptt.reduce_sum(d), [np.array([10.0, 20.0, 30.0, 40.0])]
+    for reset in range(4):
+        for masks in itertools.product([False, True], repeat=4):
+            resets = np.arange(4)[:, None] == reset
+            feed = bp.generate_feed_dict(
+                "deep", data, 1, resets=resets, masks=np.array(masks)[:, None]
+            )
+            # A start is seen from the reset on until the first valid frame has made another value.
+            seen = 0.0
+            for valid in masks[reset:]:
+                seen += 2.0 * valid
+                if valid:
+                    break
+            assert bp.gradients(loss, feed)["start"] == seen
+
+
 def test_a_learned_start_is_in_the_checkpoint(tmp_path: Path) -> None:
     net = Net("learned")
     net.bp.save(tmp_path / "net")

@@ -28,7 +28,9 @@ Lives::Lives(const Graph& graph, const Plan& plan, const Request& request)
       const auto touch = [&](Value v) {
         stretch(values_[at(v)], forward(s));
         if (trains) stretch(values_[at(v)], turn());  // for whoever looks what is not finite
-        if (!plan.backward[at(n)]) return;
+        const Recurrence* const named = graph.recurrence_of_named(v);
+        const bool held = named && plan.differentiated[at(named->past)];  // masks move its gradient
+        if (!plan.backward[at(n)] && !held) return;
         stretch(values_[at(v)], back(s));
         stretch(gradients_[at(v)], back(s));
       };

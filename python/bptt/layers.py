@@ -160,7 +160,9 @@ def lstm(
 
     By default b_f begins at one, so that the cell remembers at first (Jozefowicz, Zaremba &
     Sutskever, *An empirical exploration of recurrent network architectures*, 2015), and diagonal
-    peepholes begin at zero.
+    peepholes begin at zero. With `layer_norm` b_c begins with small normal numbers, of deviation
+    0.1: a cell of zeros, fed with zeros, would stay where the slope of LN is ``1/sqrt(epsilon)``,
+    and the gradient grow by that from frame to frame.
 
     Args:
         bp: the net whose frame is traced.
@@ -209,7 +211,9 @@ def lstm(
     own.drop(dropout, recurrent_dropout)
     with own.scope():
         gates = "ico" if coupled else "ifco"
-        bias = {"i": _minus_ones} if coupled else {"f": ones}
+        bias: dict[str, Initializer] = {"i": _minus_ones} if coupled else {"f": ones}
+        if layer_norm:
+            bias["c"] = random_normal(stddev=0.1)
         weights = [own.weight(f"W_x{gate}", own.features, glorot_uniform) for gate in gates]
         weights += [own.weight(f"W_h{gate}", outputs, orthogonal) for gate in gates]
         weights += [own.weight(f"b_{gate}", 1, bias.get(gate, zeros)) for gate in gates]
