@@ -1,5 +1,6 @@
 """Datasets: what a plain loop over each sequence does, in as many lanes as a net has."""
 
+import copy
 import itertools
 import threading
 from collections.abc import Iterator
@@ -437,6 +438,62 @@ def test_steps_epochs_and_starts() -> None:
     assert history.stopped
     assert_identical(history["again"], history.loss)
     assert net.bp.next_window == (10, 2)
+
+
+def test_a_position_is_of_one_dataset_and_one_stride(tmp_path: Path) -> None:
+    """Inside an epoch another one is refused, with the net as it was; at its start it is not."""
+    first, other = Lanes(sequences([80])[0]), Lanes(sequences([60], seed=1)[0])
+    net, twin = Net(2), Net(2)
+    for each in (net, twin):
+        each.bp.fit(each.train, first, steps=3)
+    for dataset, options in (
+        (other, {}),
+        (Lanes(sequences([80])[0]), {"steps": 1}),
+        (first, {"stride": 2}),
+        (first, {"stride": 2, "steps": 0}),
+    ):
+        with pytest.raises(bptt.UsageError, match=r"window 3 of epoch 0 .* start=\(0, 0\)"):
+            net.bp.fit(net.train, dataset, **options)
+    copied = copy.deepcopy(net.bp)
+    _, y, out = copied.graphs["deep"]
+    train = copied.minimize(bptt.reduce_mean(bptt.square(out - y)), bptt.SGD(0.1, momentum=0.5))
+    with pytest.raises(bptt.UsageError, match="of another dataset"):
+        copied.fit(train, other)
+    same_weights(net, twin)
+    assert net.train.steps == 3
+    net.bp.save(tmp_path / "net")
+    assert len(net.bp.fit(net.train, first, stride=T).loss) == 5  # to the end of the epoch
+    assert_identical(copied.fit(train, first).loss, twin.bp.fit(twin.train, first).loss)
+    same_weights(net, twin)
+    assert len(net.bp.fit(net.train, other, steps=2).loss) == 2  # an epoch of its own
+    assert net.bp.next_window == (1, 2)
+    assert len(net.bp.fit(net.train, first, start=net.bp.next_window).loss) == 6
+    net.bp.fit(net.train, first, steps=1)
+    assert len(net.bp.fit(net.train, other, start=(2, 0), steps=1).loss) == 1
+    assert len(net.bp.fit(net.train, other).loss) == 5
+
+    loaded = bptt.load(tmp_path / "net", net.frame)  # anew, as in another process
+    _, y, out = loaded.graphs["deep"]
+    train = loaded.minimize(bptt.reduce_mean(bptt.square(out - y)), bptt.SGD(0.1, momentum=0.5))
+    assert len(loaded.fit(train, Lanes(sequences([80])[0])).loss) == 5
+
+
+@pytest.mark.parametrize("kind", ["sequences", "lanes", "chunks"])
+@pytest.mark.parametrize("options", [{}, {"steps": 50}, {"epochs": 2}], ids=lambda given: [*given])
+def test_a_start_behind_the_last_window_is_refused(kind: str, options: Any) -> None:
+    """It is no epoch without windows: 40 frames of either lane are 8."""
+    if kind == "chunks":
+        x, y = (part.reshape(40, -1, 2) for part in sequences([80])[0])
+        dataset: Any = Chunks([(x[:23], y[:23]), (x[23:], y[23:])])
+    else:
+        dataset = Lanes(sequences([80])[0]) if kind == "lanes" else Sequences(sequences([40] * 2))
+    net = Net(2)
+    for window in (8, 10**6):
+        with pytest.raises(bptt.UsageError, match=rf"8 windows .* {window}; .* start=\(epoch, 0\)"):
+            net.bp.fit(net.train, dataset, start=(4, window), **options)
+    assert net.train.steps == 0
+    assert net.bp.next_window == (0, 0)
+    assert len(net.bp.fit(net.train, dataset, start=(4, 7)).loss) == 1
 
 
 def test_an_interrupt_in_a_warm_up_leaves_no_trace(monkeypatch: Any) -> None:

@@ -239,10 +239,13 @@ def laid(pieces: Iterator[Piece], windows: Windows, skip: int) -> Iterator[Block
     """Sequences one behind another in the lanes, from the window number `skip` on.
 
     Raises:
-        UsageError, ShapeError: arrays that do not fit the placeholders.
+        UsageError, ShapeError: arrays that do not fit the placeholders; there are no more windows
+            than are skipped.
         NonFiniteError: NaN or infinity.
     """
+    number = 0
     for plan in _plans(pieces, windows):
+        number = plan.number + plan.windows
         less = max(skip - plan.number, 0)
         if less >= plan.windows:
             continue
@@ -250,6 +253,7 @@ def laid(pieces: Iterator[Piece], windows: Windows, skip: int) -> Iterator[Block
             count, window = plan.windows - less, plan.window + less
             plan = plan._replace(number=skip, windows=count, window=window, warming=[])
         yield from _read(plan, windows)
+    _require_more(number, skip)
 
 
 class _Plan(NamedTuple):
@@ -447,6 +451,9 @@ def rolled(chunks: Iterator[Chunk], windows: Windows, skip: int = 0) -> Generato
 
     What lies in one chunk is not copied. Before the first frame and after the last one there are as
     many that are masked as whole windows need.
+
+    Raises:
+        UsageError: there are no chunks, or no more windows than are skipped.
     """
     stride, overlap = windows.stride, windows.overlap
 
@@ -485,6 +492,7 @@ def rolled(chunks: Iterator[Chunk], windows: Windows, skip: int = 0) -> Generato
             gone -= some
             if gone:
                 del held[0]
+    _require_more(number, skip)
 
 
 def _first(held: list[Chunk], frames: int) -> Chunk:
@@ -506,6 +514,15 @@ def _first(held: list[Chunk], frames: int) -> Chunk:
 
 
 # The walk
+
+
+def _require_more(windows: int, skip: int) -> None:
+    """See that an epoch of so many windows has some that are not skipped."""
+    if skip >= windows:
+        raise UsageError(
+            f"the dataset has {windows} windows in an epoch, and none after its first {skip}; pass "
+            "start=(epoch, 0) to begin at its first"
+        )
 
 
 def own_rows(net: Net, trace: Trace, resets: object, masks: object) -> None:

@@ -579,7 +579,9 @@ class BPTT:
                 `Sequences` or `Chunks`.
             steps: how many windows; by default one pass, so that every frame is seen.
             start: the frame where the first window begins, by default 0; `next_frame` to go on. In
-                a dataset the epoch and the number of the window in it, by default `next_window`.
+                a dataset the epoch and the number of the window in it, by default `next_window`,
+                which inside an epoch is a place in the dataset, and the `stride`, that were walked
+                through last.
             callback: ``callback(step, loss)``, called after every `every` windows with how many
                 there were in this call and the last one's loss; a true result stops.
             every: see `callback`.
@@ -614,7 +616,8 @@ class BPTT:
             ShapeError: data that do not fit, or hold less than one window.
             UsageError: another number of arrays; a start outside of the data; resets or masks that
                 are neither booleans nor 0 and 1, or beside a dataset; a stride longer than a
-                window; epochs of arrays, or beside steps.
+                window; epochs of arrays, or beside steps; no `start`, where the net is inside an
+                epoch of another dataset.
             NonFiniteError: a loss is not finite; that window is not trained on.
             RankError: another process of `comm` failed, or they have not the same net.
         """

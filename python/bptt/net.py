@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypedDict, cast
@@ -18,6 +19,7 @@ from bptt.trace import Recurrence, Trace
 
 if TYPE_CHECKING:
     from bptt.checkpoint import SavedTraining
+    from bptt.data import Dataset
     from bptt.training import TrainingOperation
 
 
@@ -41,6 +43,8 @@ class Net:
         states: by mode, with the mode's frame counter.
         next_frame: where in its data the next window of `fit` begins.
         next_window: the epoch of a dataset, and the window in it, that `fit` goes on with.
+        walked: the dataset whose window it is, and the stride; None where it is not known, before
+            the first and in a net that was loaded.
         trainings: the training operations, in order of creation; as saved where the net was loaded
             or copied, and the operation not made anew yet.
     """
@@ -55,6 +59,7 @@ class Net:
         self.states: dict[str, State] = {}
         self.next_frame = 0
         self.next_window = 0, 0
+        self.walked: tuple[weakref.ref[Dataset], int] | None = None
         self.trainings: list[TrainingOperation | SavedTraining] = []
         self._programs: dict[tuple[Any, ...], Program] = {}
 
@@ -74,7 +79,7 @@ class Net:
             net.weights.freeze([trace.graph for trace in net.traces.values()])
             net.states = {depth: self.state_copy(depth) for depth in self.states}
             net.next_frame = self.next_frame
-            net.next_window = self.next_window
+            net.next_window, net.walked = self.next_window, self.walked
             net.trainings = [each.saved() for each in self.trainings]
         return net
 

@@ -6,6 +6,7 @@ import contextlib
 import copy
 import itertools
 import os
+import weakref
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -468,9 +469,21 @@ class _Epochs:
         if epochs is None and steps is None:
             epochs = 1
         self.epochs = None if epochs is None else arrays.integer(epochs, "epochs", 0)
-        self.start = net.next_window if start is None else _position(start)
         self.steps = steps
         self._net, self._dataset, self._windows = net, dataset, windows
+        self._walked = weakref.ref(dataset), windows.stride
+        self.start = self._present() if start is None else _position(start)
+
+    def _present(self) -> tuple[int, int]:
+        """Where the net is, if that is a place in these windows."""
+        epoch, window = self._net.next_window
+        if window and self._net.walked not in (None, self._walked):
+            raise UsageError(
+                f"the net is at window {window} of epoch {epoch} of another dataset, or of another "
+                f"stride; pass start=({epoch}, 0) to begin this one, start=bp.next_window to go on "
+                "at that window of it"
+            )
+        return epoch, window
 
     def blocks(self) -> Generator[Block]:
         return ahead(self._made())
@@ -490,6 +503,7 @@ class _Epochs:
         ended = block.last and window == block.windows
         here = block.epoch, block.window + window
         self._net.next_window = (block.epoch + 1, 0) if ended else here
+        self._net.walked = self._walked
 
 
 def _position(start: object) -> tuple[int, int]:
