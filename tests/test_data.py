@@ -687,6 +687,12 @@ X, Y = np.ones((6, 2)), np.ones((6, 1))
         (lambda: Sequences([(X,)]), bptt.UsageError, r"has 1 arrays; .*\('x', 'y'\)"),
         (lambda: Sequences([(X, Y, Y)]), bptt.UsageError, "has 3 arrays"),
         (lambda: Sequences([(Y, Y)]), bptt.ShapeError, r"shape \(6, 1\) for 'x'; .*\(time, 2\)"),
+        (
+            lambda: Sequences([(X[:, :, None], Y)]),
+            bptt.ShapeError,
+            r"\(time, features\), or \(time,\)",
+        ),
+        (lambda: Sequences([(X, X)]), bptt.ShapeError, r"'y'; expected \(time, 1\), or \(time,\)"),
         (lambda: Sequences(lambda: 5), bptt.UsageError, "returned 5"),
         (lambda: Sequences(iter([(X, Y)]), shuffle=True), bptt.UsageError, "shuffle takes a list"),
         (
@@ -707,6 +713,48 @@ def test_what_is_refused(make: Any, error: Any, message: str) -> None:
     with pytest.raises(error, match=message):
         net.bp.evaluate(net.loss, make())
     assert net.train.steps == 0
+
+
+def test_an_array_of_sequences_is_refused_when_it_is_given() -> None:
+    """As a list is; an array of objects is a list."""
+    with pytest.raises(bptt.UsageError, match="sequence 0 is a list of arrays"):
+        Sequences(np.zeros((4, 2, 3)))
+    with pytest.raises(bptt.UsageError, match="no sequences"):
+        Sequences(np.zeros((0, 2, 3)))
+    pairs = np.empty(2, object)
+    pairs[:] = [(X, Y), (X[:3], Y[:3])]
+    assert Sequences(pairs, shuffle=True).features == (2, 1)
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        ([(X, Y), (X[:3], Y[:3])], "bptt.data.Sequences"),  # as many as there are placeholders
+        ([(X, Y), (X, Y)], "bptt.data.Sequences"),
+        ([(X, Y)] * 3, "bptt.data.Sequences"),
+        (Lanes, "Lanes is a class"),
+    ],
+)
+def test_what_looks_like_a_dataset_is_told_which(data: Any, message: str) -> None:
+    net = Net(2)
+    for call in (
+        lambda: net.bp.fit(net.train, data),
+        lambda: net.bp.evaluate(net.loss, data),
+        lambda: net.bp.predict(data),
+        lambda: bptt.Sequential([bptt.RNN(3), bptt.Dense(1)]).fit(data),
+    ):
+        with pytest.raises((bptt.UsageError, bptt.ShapeError), match=message):
+            call()
+
+
+def test_nothing_else_is_told_so() -> None:
+    net = Net(2)
+    for data in ([], [[], []], [[1.0], [2.0]], [X, Y]):
+        with pytest.raises((bptt.UsageError, bptt.ShapeError)) as caught:
+            net.bp.fit(net.train, data)
+        assert "Sequences" not in str(caught.value)
+    with pytest.raises(bptt.UsageError, match=r"^y is missing: .* targets$"):
+        bptt.Sequential([bptt.Dense(1)]).fit(np.ones((6, 1, 1)))
 
 
 class Short(Recorded):
@@ -770,3 +818,23 @@ def test_sequential_on_sequences() -> None:
         net.fit(Sequences([(x,) for x, _ in data]))
     with pytest.raises(bptt.ShapeError, match="features"):
         net.evaluate(Sequences([(np.ones((5, 2)), np.ones((5, 1)))]))
+
+
+def test_sequential_on_chunks() -> None:
+    """With the axes that chunks have for every net, and as many lanes."""
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(20, 2, 4)), rng.normal(size=(20, 1, 4))
+    chunks = Chunks([(x[:7], y[:7]), (x[7:], y[7:])])
+    one, other = (bptt.Sequential([bptt.RNN(3), bptt.Dense(1)], dtype="float64") for _ in range(2))
+    with pytest.raises(bptt.ShapeError, match=r"4 lanes, .* has 32, the lanes= of fit"):
+        one.fit(chunks)
+    history = one.fit(chunks, lanes=4, window=6, epochs=2)
+    expected = other.fit(x.swapaxes(1, 2), y.swapaxes(1, 2), window=6, epochs=2)
+    assert_rounding(history["loss"], expected["loss"])
+    assert_rounding(one.predict(chunks), other.predict(x.swapaxes(1, 2)).swapaxes(1, 2))
+    for call in (one.evaluate, one.predict):
+        with pytest.raises(bptt.ShapeError, match="chunks have 3 lanes"):
+            call(Chunks([(x[:, :, :3], y[:, :, :3])]))
+
+    column = Chunks([(y[:, 0, 0], y[:, 0, 0])])  # of one feature and one lane, both left out
+    assert np.isfinite(bptt.Sequential([bptt.RNN(1)]).fit(column, lanes=1)["loss"]).all()

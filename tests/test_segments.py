@@ -144,7 +144,14 @@ def test_a_checkpoint_goes_on_in_the_same_segments(tmp_path: Path) -> None:
         assert_identical(bp.parameters[name], weight)
 
 
-@pytest.mark.parametrize("every", [0, -1, 2.5, "many"])
+@pytest.mark.parametrize("every", [0, -1, 2.5])
 def test_a_segment_has_a_number_of_frames(every: Any) -> None:
     with pytest.raises(bptt.UsageError, match="recompute_every"):
+        make(stateless, every)
+
+
+@pytest.mark.parametrize("every", ["many", True, False])
+def test_what_a_segment_may_be_is_said(every: Any) -> None:
+    """Nor is True a segment of one frame."""
+    with pytest.raises(bptt.UsageError, match=rf'"auto" or None, got {every!r}'):
         make(stateless, every)

@@ -509,6 +509,15 @@ def test_streams_do_as_windows_do(name: str) -> None:
     close(np.array(again), alone)
 
 
+def test_a_step_resets_by_one_row() -> None:
+    """Of as many as there are lanes, and it says so."""
+    net = Net("both sides", num_loops=3)
+    lanes = net.data[0].shape[2]
+    for reset in ([True] * (lanes + 1), [[True] * lanes]):
+        with pytest.raises(bptt.ShapeError, match=rf"reset has .* expected \({lanes},\)$"):
+            net.bp.step(net.data[0][0], reset=reset)
+
+
 def test_evaluate_weights_windows_by_their_valid_frames() -> None:
     net = Net("both sides", num_loops=3)
     mean = bptt.reduce_mean(bptt.square(net.symbols[-1] - net.symbols[1]))

@@ -8,11 +8,12 @@ here too, each kind in one place.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import operator
 import os
 import reprlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from numbers import Real
 from typing import Any, TypeVar
 
@@ -104,14 +105,14 @@ def sequence(
     return finite(array, what).reshape(len(array), *shape)
 
 
-def flags(value: npt.ArrayLike, frames: int, lanes: int, what: str) -> npt.NDArray[np.bool_]:
-    """`value` as booleans ``(frames, lanes)``; 0 and 1 are taken as well.
+def flags(value: npt.ArrayLike, shape: tuple[int, ...], what: str) -> npt.NDArray[np.bool_]:
+    """`value` as booleans of this shape, ``(frames, lanes)`` say; 0 and 1 are taken as well.
 
     Raises:
         ShapeError: another shape.
         UsageError: numbers other than 0 and 1, or none.
     """
-    array = _shaped(numbers(value, np.dtype(np.float64), what), (frames, lanes), what)
+    array = _shaped(numbers(value, np.dtype(np.float64), what), shape, what)
     truth = array != 0
     if not (array == truth).all():
         raise UsageError(f"{what} holds {array[array != truth][0]}; expected True and False")
@@ -216,6 +217,25 @@ def listed(values: Sequence[Item], what: str) -> Sequence[Item]:
     raise UsageError(f"{what} is a list, one entry each; got {shown(values)}")
 
 
+@contextlib.contextmanager
+def advising(data: object) -> Iterator[None]:
+    """Errors in here about arrays say how `data` become a dataset, where they look like it.
+
+    Raises:
+        UsageError, ShapeError: the same, with this advice.
+    """
+    try:
+        yield
+    except (UsageError, ShapeError) as error:
+        if isinstance(data, type):
+            advice = f"{data.__name__} is a class: give what it makes of the data"
+        elif _sequences(data):
+            advice = "sequences, each with arrays of its own, are a bptt.data.Sequences"
+        else:
+            raise
+        raise type(error)(f"{error}; {advice}") from None
+
+
 def integer(value: int, what: str, low: int | None = None, high: int | None = None) -> int:
     """`value` as a Python integer between `low` and `high`, both allowed.
 
@@ -256,6 +276,14 @@ def _float(value: Real) -> float:
         return math.inf
 
 
+def _sequences(data: object) -> bool:
+    """Whether it is a list of lists of arrays."""
+    if not isinstance(data, list | tuple) or not all(isinstance(e, list | tuple) for e in data):
+        return False
+    parts = [part for each in data for part in each]
+    return bool(parts) and all(isinstance(part, np.ndarray) for part in parts)
+
+
 def _memory() -> int:
     """Bytes the machine has; where the system does not tell, as many as can be addressed."""
     try:
@@ -290,7 +318,7 @@ def _mismatch(
     advice = ""
     if len(got) == len(expected) and got[-2:] == shape[:-3:-1]:
         advice = "; .swapaxes(1, 2) would fit" if len(got) == 3 else "; .T would fit"
-    wanted = ", ".join(map(str, expected))
+    wanted = ", ".join(map(str, expected)) + "," * (len(expected) == 1)
     return f"{what} has shape {got}; expected ({wanted}){advice}"
 
 

@@ -396,9 +396,10 @@ def _fitting(piece: Piece, windows: Windows) -> list[int]:
         source = piece.sources[number]
         features = source.shape[1] if len(source.shape) > 1 else 1
         if features != feed.features:
+            plain = ", or (time,)" if feed.features == 1 else ""
             raise ShapeError(
                 f"{piece.name} has shape {source.shape} for {feed.name!r}; expected (time, "
-                f"{feed.features})"
+                f"{feed.features}){plain}"
             )
     return picked
 

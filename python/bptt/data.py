@@ -173,6 +173,8 @@ class Sequences(_Laid):
         self.seed = arrays.integer(seed, "a seed", 0, 2**64 - 1)
         self.burn_in = arrays.integer(burn_in, "burn_in", 0)
         self._items: _Items | list[Piece]
+        if isinstance(sequences, np.ndarray) and sequences.ndim:
+            sequences = [*sequences]
         if isinstance(sequences, list | tuple):
             if not sequences:
                 raise UsageError("the dataset has no sequences")
@@ -257,7 +259,12 @@ class Chunks(Dataset):
     def features(self) -> tuple[int, ...]:
         """Of each array; the first chunk is asked for."""
         parts = _listed(self._items.first(), "chunk 0")
-        return tuple(np.shape(part)[1] for part in parts[: len(parts) - self.resets])
+        return tuple(_axis(part, 1) for part in parts[: len(parts) - self.resets])
+
+    @property
+    def lanes(self) -> int:
+        """So many; the first chunk is asked for."""
+        return _axis(_listed(self._items.first(), "chunk 0")[0], 2)
 
     def blocks(self, windows: Windows, epoch: int, skip: int = 0) -> Iterator[Block]:
         """See `Dataset`."""
@@ -290,7 +297,7 @@ class Chunks(Dataset):
                 raise ShapeError(f"{name} has arrays of {sorted(lengths)} frames")
             resets = np.zeros((len(streams[0]), windows.lanes), dtype=bool)
             if self.resets:
-                resets |= arrays.flags(parts[-1], *resets.shape, f"the resets of {name}")
+                resets |= arrays.flags(parts[-1], resets.shape, f"the resets of {name}")
             resets[0] |= number == 0
             yield Chunk.of(streams, windows.lanes, resets, None)
 
@@ -364,10 +371,18 @@ def _source(given: Any, what: str) -> Source:
     if not sliced or isinstance(given, np.ma.MaskedArray):
         given = arrays.numbers(given, np.dtype(np.float64), f"an array of {what}")
     if len(given.shape) not in (1, 2) or 0 in given.shape[1:]:
-        raise ShapeError(f"{what} has an array of shape {given.shape}; expected (time, features)")
+        raise ShapeError(
+            f"{what} has an array of shape {given.shape}; expected (time, features), or (time,)"
+        )
     source: Source = given
     return source
 
 
 def _features(sources: Sequence[Source]) -> tuple[int, ...]:
     return tuple(source.shape[1] if len(source.shape) > 1 else 1 for source in sources)
+
+
+def _axis(given: Any, axis: int) -> int:
+    """How long this axis is; one that is missing at the end is of length 1."""
+    shape = np.shape(given)
+    return shape[axis] if axis < len(shape) else 1

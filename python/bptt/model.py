@@ -283,6 +283,11 @@ class BPTT:
         if isinstance(recompute_every, str) and recompute_every == "auto":
             segment = math.isqrt(num_loops - 1) + 1  # the root, rounded up
         elif recompute_every is not None:
+            if isinstance(recompute_every, str | bool):
+                raise UsageError(
+                    'recompute_every is an integer, "auto" or None, got '
+                    f"{arrays.shown(recompute_every)}"
+                )
             segment = arrays.integer(recompute_every, "recompute_every", 1)
         if not callable(frame):
             raise UsageError(f"a frame is a function of (bp, depth), got {arrays.shown(frame)}")
@@ -837,7 +842,7 @@ class BPTT:
     def _reset_lanes(self, reset: npt.ArrayLike) -> None:
         net = self._net
         lanes = net.traces[self.SHALLOW].graph.lanes
-        net.begin_anew(self.SHALLOW, arrays.flags(reset, 1, lanes, "reset")[0])
+        net.begin_anew(self.SHALLOW, arrays.flags(reset, (lanes,), "reset"))
 
     @alone
     def stepper(

@@ -341,7 +341,7 @@ class Net:
             self.check_resets(trace)
 
         def flags(given: npt.ArrayLike | None, what: str) -> npt.NDArray[np.bool_] | None:
-            return None if given is None else arrays.flags(given, frames, lanes, what)
+            return None if given is None else arrays.flags(given, (frames, lanes), what)
 
         return {"resets": flags(resets, "resets"), "masks": flags(masks, "masks")}
 
@@ -368,15 +368,16 @@ class Net:
             ShapeError: an array that does not fit, or of another length than the others.
             NonFiniteError: NaN or infinity.
         """
-        given = matched(inputs, data)
-        if not given:
-            raise UsageError("no placeholder is needed, so there is no data to walk through")
-        whole = {
-            symbol.id: arrays.sequence(
-                values, symbol.shape, self.numerics.dtype, f"the data for {symbol.name!r}"
-            )
-            for symbol, values in given.items()
-        }
+        with arrays.advising(data):
+            given = matched(inputs, data)
+            if not given:
+                raise UsageError("no placeholder is needed, so there is no data to walk through")
+            whole = {
+                symbol.id: arrays.sequence(
+                    values, symbol.shape, self.numerics.dtype, f"the data for {symbol.name!r}"
+                )
+                for symbol, values in given.items()
+            }
         lengths = {symbol.name: len(whole[symbol.id]) for symbol in given}
         if len(set(lengths.values())) > 1:
             raise ShapeError(f"the data differ in their number of frames: {lengths}")

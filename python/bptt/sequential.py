@@ -134,7 +134,8 @@ class Sequential:
         settings, training goes on with the optimiser's moments.
 
         Args:
-            x: ``(time, batch, features)``; or a dataset of x and y (`bptt.data`).
+            x: ``(time, batch, features)``; or a dataset of x and y (`bptt.data`), whose arrays have
+                the axes that they have for every net: chunks are ``(time, features, batch)``.
             y: targets ``(time, batch, features)``; none beside a dataset.
             epochs: how often to go through the data, at most.
             window: frames of a window: how far back gradients go.
@@ -146,7 +147,8 @@ class Sequential:
             patience: stop after so many epochs without a smaller validation loss; never by
                 default.
             progress: show a bar, where there is a terminal or a notebook.
-            lanes: how many sequences of a dataset go side by side: the batch, which arrays have.
+            lanes: how many sequences of a dataset go side by side: the batch, which arrays have. Of
+                `bptt.data.Chunks` as many as they have.
 
         Returns:
             Arrays with one entry for each epoch: ``"loss"``, the mean over its frames, each window
@@ -154,8 +156,8 @@ class Sequential:
 
         Raises:
             ShapeError: data that do not fit each other, or the net.
-            UsageError: no such loss or optimizer, or patience without validation; a dataset that is
-                not one of x and y, or with a y beside it.
+            UsageError: no such loss or optimizer, or patience without validation; an x without y;
+                a dataset that is not one of x and y, or with a y beside it.
             NonFiniteError: a loss is not finite; that window is not trained on.
         """
         given = self._given(x, y, lanes)
@@ -225,7 +227,8 @@ class Sequential:
             x: ``(time, batch, features)``, of any length and batch; or a dataset of x, or x and y.
 
         Returns:
-            ``(time, batch, features)``; for a dataset see `BPTT.predict`.
+            ``(time, batch, features)``; for a dataset as `BPTT.predict`, so that what comes of
+                `bptt.data.Chunks` is ``(time, features, batch)``, as they are.
 
         Raises:
             ShapeError: data that do not fit.
@@ -235,8 +238,10 @@ class Sequential:
         main = self._trained
         if isinstance(x, Dataset):
             _same_features(x.features[0], main.features, "x")
+            _same_lanes(x, main.batch)
             return main.bp.predict(x)
-        array = self._array(x, "x")
+        with arrays.advising(x):
+            array = self._array(x, "x")
         bp = self._for(array.shape[1], array.shape[2]).bp
         bp.reset_state(BPTT.SHALLOW)
         predicted: Array = bp.predict([_turned(array)])
@@ -354,7 +359,12 @@ class Sequential:
     def _given(self, x: Any, y: Any, lanes: int, names: tuple[str, str] = ("x", "y")) -> _Given:
         """The data of `fit` and `evaluate`, all of them as a dataset."""
         if not isinstance(x, Dataset):
-            first, second = self._pair(x, y, *names)
+            with arrays.advising(x):
+                if y is None:
+                    raise UsageError(
+                        f"{names[1]} is missing: None is an object, no array of targets"
+                    )
+                first, second = self._pair(x, y, *names)
             chunk = [_turned(first), _turned(second)]
             sizes = first.shape[2], second.shape[2], first.shape[1], len(first)
             return _Given(Chunks([chunk]), *sizes)
@@ -363,7 +373,9 @@ class Sequential:
         features = x.features
         if len(features) != 2:
             raise UsageError(f"a dataset of x and y has two arrays for each sequence: {features}")
-        return _Given(x, *features, arrays.integer(lanes, "lanes", 1), None)
+        lanes = arrays.integer(lanes, "lanes", 1)
+        _same_lanes(x, lanes)
+        return _Given(x, *features, lanes, None)
 
     def _validation(self, data: Data | Dataset, fitted: _Given) -> tuple[Any, ...]:
         """What `evaluate` takes of it."""
@@ -570,6 +582,14 @@ def _turned(array: Array) -> Array:
 def _same_features(got: int, features: int, what: str) -> None:
     if got != features:
         raise ShapeError(f"{what} has {got} features; the net was given {features}")
+
+
+def _same_lanes(dataset: Dataset, lanes: int) -> None:
+    if isinstance(dataset, Chunks) and dataset.lanes != lanes:
+        raise ShapeError(
+            f"the chunks have {dataset.lanes} lanes, the last axis of (time, features, batch), and "
+            f"the net has {lanes}, the lanes= of fit"
+        )
 
 
 def _function(loss: Loss) -> Callable[[Symbol, Symbol], Symbol]:
