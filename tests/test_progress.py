@@ -201,6 +201,14 @@ def test_starts_that_are_given_up_begin_the_bar_anew(monkeypatch):
     assert "100/100" in terminal.getvalue()
 
 
+def test_of_nothing_there_is_no_bar(monkeypatch):
+    terminal = watched(monkeypatch)
+    bp, train, _ = net()
+    bp.fit(train, DATA, steps=0)
+    bp.fit(train, bptt.data.Lanes(DATA), steps=0)
+    assert terminal.getvalue() == ""
+
+
 def test_of_a_dataset_it_says_how_many_windows_there_were(monkeypatch):
     """How many there will be is known at the end alone, unless steps are given."""
     terminal = watched(monkeypatch)

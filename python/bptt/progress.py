@@ -21,13 +21,13 @@ class Bar:
     windows in a call that the calls would cost time.
 
     Args:
-        total: of windows; None where nobody knows.
+        total: of windows; None where nobody knows. Of none there is no bar.
         shown: draw it, if standard error is a terminal or this is a notebook, and the process is
             nobody's worker.
     """
 
     def __init__(self, total: int | None, shown: bool) -> None:
-        self._drawn = _drawn(total) if shown and watched() else None
+        self._drawn = _drawn(total) if shown and total != 0 and watched() else None
         self._done = 0
         self._loss = float("nan")
         self._chunk = 1
