@@ -115,6 +115,16 @@ def test_a_projection_is_what_goes_on():
     assert made.predict(data()[0]).shape == (T, BATCH, 2)
 
 
+def test_what_is_random_is_known():
+    """A share of 0 is none, of a pair as well."""
+    assert not bptt.LSTM(3, zoneout=0).random
+    assert not bptt.LSTM(3, zoneout=(0.0, 0.0)).random
+    assert not bptt.LSTM(3, zoneout=[0, 0]).random
+    assert bptt.LSTM(3, zoneout=(0.0, 0.1)).random
+    assert bptt.GRU(3, zoneout=0.1).random
+    assert bptt.RNN(3, dropout=0.1).random
+
+
 def test_what_is_left_out_at_random_is_not_in_the_evaluation(tmp_path):
     x, y = data(frames=30)
     kept = {"initial_state": "learned", "recurrent_dropout": 0.3}

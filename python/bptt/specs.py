@@ -53,7 +53,7 @@ class Layer:
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class Recurrent(Layer):
-    """What recurrent layers share; `bptt.layers` says what it does.
+    """What `RNN`, `LSTM` and `GRU` share, as keywords; `bptt.layers` says what it does.
 
     Attributes:
         initial_state: ``"learned"``, or None for zeros.
@@ -94,7 +94,7 @@ class Recurrent(Layer):
     @property
     def random(self) -> bool:  # type: ignore[override]
         """Whether the deep mode leaves something out at random."""
-        return self.zoneout != 0.0 or bool(self.dropout or self.recurrent_dropout)
+        return self.zoneout not in (0.0, (0.0, 0.0)) or bool(self.dropout or self.recurrent_dropout)
 
 
 @dataclass(frozen=True, repr=False)
