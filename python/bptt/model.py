@@ -99,8 +99,8 @@ class BPTT:
 
     DEEP = "deep"
     SHALLOW = "shallow"
-    RESETS = fetching.RESETS
-    MASKS = fetching.MASKS
+    RESETS = fetching.RESETS  #: where resets ``(T, batch)`` are in a feed for `run`; see `fit`
+    MASKS = fetching.MASKS  #: where masks ``(T, batch)`` are in a feed for `run`; see `fit`
     MODEL_NAME = "unrolled_model"
     LOOP_SCOPE = "unroll"
 
