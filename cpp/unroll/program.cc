@@ -240,6 +240,7 @@ void Program<S>::build_operations(const Graph& graph, const Plan& plan) {
     }
     if (run.stepwise) run.grain = 1;
     find_carried(graph, stage, run);
+    // Where a lane stands still, its gradient goes on even if the named value needs none.
     for (const std::size_t number : run.named) run.backward |= carried_[number].window.gradient != nullptr;
     stages_.push_back(std::move(run));
   }
