@@ -8,7 +8,7 @@ disturbs a notebook's figures.
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import cycle
 from os import PathLike
 from pathlib import Path
@@ -197,8 +197,7 @@ def states(values: Mapping[str, Array], *, lane: int = 0) -> Figure:
     """
     given = _lane(values, lane)
     figure = _figure((8.0, 0.8 + 1.9 * len(given)))
-    for (ax, scale), (name, each) in zip(_below(figure, given), given.items(), strict=True):
-        ax.set_title(name, loc="left", fontsize="medium")
+    for ax, scale, each in _below(figure, given):
         if len(each) > _FEW:
             _heat(ax, scale, each, float(np.abs(each).max()) or 1.0)
             continue
@@ -238,8 +237,7 @@ def gates(values: Mapping[str, Array], *, lane: int = 0) -> Figure:
     given = _lane(values, lane)
     tall = sum(0.6 + min(1.6, 0.5 + 0.06 * len(each)) for each in given.values())
     figure = _figure((8.0, 0.8 + tall))
-    for (ax, scale), (name, each) in zip(_below(figure, given), given.items(), strict=True):
-        ax.set_title(name, loc="left", fontsize="medium")
+    for ax, scale, each in _below(figure, given):
         _heat(ax, scale, each, max(1.0, float(np.abs(each).max())), signed=bool((each < 0).any()))
     return figure
 
@@ -291,13 +289,15 @@ def _axes() -> Axes:
     return _figure((6.4, 4.0)).add_subplot()
 
 
-def _below(figure: Figure, given: Mapping[str, Array]) -> list[tuple[Axes, Axes]]:
-    """Axes one below the other, over the same frames, and beside each a place for its scale."""
+def _below(figure: Figure, given: Mapping[str, Array]) -> Iterator[tuple[Axes, Axes, Array]]:
+    """Named axes one below the other, over the same frames; with each a scale and its numbers."""
     rows = figure.subplots(len(given), 2, sharex="col", squeeze=False, width_ratios=(60, 1))
     last = rows[-1, 0]
     last.set_xlabel("frame")
     last.xaxis.set_major_locator(_ticks(9, integer=True))
-    return [(ax, scale) for ax, scale in rows]
+    for (ax, scale), (name, each) in zip(rows, given.items(), strict=True):
+        ax.set_title(name, loc="left", fontsize="medium")
+        yield ax, scale, each
 
 
 def _heat(ax: Axes, scale: Axes, rows: Array, most: float, *, signed: bool = True) -> None:
