@@ -76,3 +76,48 @@ def test_a_left_factor_that_changes_from_frame_to_frame(dtype: str) -> None:
     np.testing.assert_allclose(out, product, **tolerance)
     np.testing.assert_allclose(found["a"], 2 * product @ exact[1].swapaxes(1, 2), **tolerance)
     np.testing.assert_allclose(found["b"], 2 * exact[0].swapaxes(1, 2) @ product, **tolerance)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_weights_beyond_the_caches(dtype: str) -> None:
+    """A layer so wide that panels come in parts of their depth, and far columns are gathered."""
+    inputs, width, frames, lanes = 600, 1500, 3, 5
+
+    def frame(bp: bptt.BPTT, mode: str) -> Any:
+        x = bp.placeholder((inputs, lanes), name="x")
+        return x, bptt.layers.rnn(bp, x, width)
+
+    bp = bptt.BPTT(dtype=dtype)
+    x, h = bp.generate_graphs(frame, num_loops=frames)["deep"]
+    rng = np.random.default_rng(0)
+    for name, weight in bp.parameters.items():
+        bp.parameters[name] = rng.normal(0, width**-0.5, weight.shape)
+    values = rng.normal(size=(frames, inputs, lanes)).astype(dtype)
+    feed = bp.generate_feed_dict("deep", [values], 1)
+    (out,) = bp.run([h], feed)
+    found = bp.gradients(bptt.reduce_sum(h) * 0.5, feed, wrt=[x, *bp.parameters])
+
+    W_x, W_h, b = (
+        bp.parameters[next(name for name in bp.parameters if key in name)].astype(np.float64)
+        for key in ("W_ax", "W_aa", "b_a")
+    )
+    states = [np.zeros((width, lanes))]
+    for value in values.astype(np.float64):
+        states.append(np.tanh(W_x @ value + W_h @ states[-1] + b))
+    d_x, d_Wx, d_Wh, d_b, dh = [], 0.0, 0.0, 0.0, np.zeros((width, lanes))
+    for t in reversed(range(frames)):
+        dz = (dh + 0.5) * (1 - states[t + 1] ** 2)
+        d_x.append(W_x.T @ dz)
+        d_Wx, d_Wh, d_b = d_Wx + dz @ values[t].T, d_Wh + dz @ states[t].T, d_b + dz.sum(1)
+        dh = W_h.T @ dz
+    expected = {
+        "x": np.stack(d_x[::-1]),
+        "W_ax": d_Wx,
+        "W_aa": d_Wh,
+        "b_a": np.reshape(d_b, (-1, 1)),
+    }
+    limit = 400 * np.finfo(dtype).eps
+    np.testing.assert_allclose(out, np.stack(states[1:]), rtol=0, atol=limit)
+    for name, got in found.items():
+        want = expected[name.removeprefix("rnn_layer_0/")]
+        np.testing.assert_allclose(got, want, rtol=0, atol=limit * np.abs(want).max(), err_msg=name)

@@ -1,48 +1,103 @@
 #include "kernel/product.h"
 
+#include <span>
+
 namespace bptt {
 namespace {
 
-/// Sums over columns are taken in blocks of so many.
-constexpr Index depth_block = 512;
+/// Sums over columns are taken in blocks of so many, for so many tiles at a time.
+constexpr Index depth_block = 512, tile_block = 8;
 
-/// y += A b^T, sums taken over the columns `columns`, with all panels passing over `block` columns of y at a time;
-/// left(task, panel, k, count) says where A's panel lies from its column k on.
+/// Memory is found by pages of so many bytes: a few at a time.
+constexpr Index page = 4096;
+
+/// The columns of y in tiles, all but equal.
+template <class S>
+struct Strips {
+  explicit Strips(Index columns)
+      : count((columns + Tiles<S>::columns - 1) / Tiles<S>::columns),
+        each(count == 1 ? columns : columns / count),
+        wider(columns - each * count) {}
+
+  /// The first column of a tile.
+  Index column(Index i) const { return i * each + std::min(i, wider); }
+
+  Index count, each, wider;
+};
+
+/// Calls f(term, strips, first, end) for the terms that have some of the tiles from `from` on, and which of theirs these are.
+template <class S, class F>
+void each_term(std::span<const Outer<S>> terms, Index from, Index count, F&& f) {
+  for (const Outer<S>& term : terms) {
+    const Strips<S> strips(term.y.cols());
+    const Index first = std::max<Index>(from, 0), end = std::min(from + count, strips.count);
+    if (first < end) f(term, strips, first, end);
+    from -= strips.count;
+  }
+}
+
+/// y += A b^T for all terms, sums taken over the columns `columns`, with all panels passing over so many tiles at a time;
+/// left(task, panel, k, count) says where A's panel lies from its column k on. In `room`, if it is there, those columns of
+/// b are gathered that lie far apart, as many as the tiles have.
 template <class S, class Left>
-void outer_product(MatrixMap<S> y, const Panels& panels, Span packets, const S* b, Index outer, Span columns,
-                   Span which, Index block, Left&& left) {
+void outer_products(std::span<const Outer<S>> terms, const Panels& panels, Span columns, Span which,
+                    Index block, S* room, Left&& left) {
   constexpr Index many_steps = 64;  // from which on it pays to ask for y before
+  constexpr Index wide = Tiles<S>::columns;
   const Tiles<S>& tiles = Tiles<S>::of(panels.width());
-  const bool alone = y.cols() == 1;
+  const auto gathered = [&](const Outer<S>& term) {
+    return room && term.outer >= page / 2 / Index{sizeof(S)} && which.end - which.begin >= 8;
+  };
   Right<S> right{};
   Task<S> task{};
   task.right = &right;
   task.pieces = 1;
   task.packet = panels.packet();
-  task.column = y.outerStride();
   task.fewer = panels.fewer();
   task.add = true;
+  Index all = 0;
+  for (const Outer<S>& term : terms) all += Strips<S>(term.y.cols()).count;
   for (Index k = columns.begin; k < columns.end; k += depth_block) {
-    right = {b + k * outer, std::min(depth_block, columns.end - k), outer, 1};
-    for (Index from = 0; from < y.cols(); from += block) {
-      const Index count = std::min(block, y.cols() - from);
+    const Index depth = std::min(depth_block, columns.end - k);
+    balanced(0, all, block, [&](Index from, Index count) {
+      S* to = room;
+      each_term(terms, from, count, [&](const Outer<S>& term, const Strips<S>& strips, Index i, Index end) {
+        if (!gathered(term)) return;
+        for (; i < end; ++i) {
+          const Index column = strips.column(i), n = strips.column(i + 1) - column;
+          const S* b = term.b + k * term.outer + column;
+          for (Index step = 0; step < depth; ++step, b += term.outer, to += wide) std::copy_n(b, n, to);
+        }
+      });
       for (Index panel = which.begin; panel < which.end; ++panel) {
         task.next = panels.height(panel);
         task.valid = panels.valid(panel);
         left(task, panel, k, count);
-        task.left += packets.begin * panels.width();
-        const Index rows = std::min(packets.end, panels.packets(panel)) - packets.begin;
-        balanced(from, count, Tiles<S>::columns, [&](Index column, Index n) {
-          task.first = column;
-          task.y = y.data() + panels.row(panel) + column * y.outerStride();
-          if (right.depth >= many_steps)
-            for (Index c = 0; c < n; ++c)
-              for (Index v = 0; v < rows; ++v)
-                Eigen::internal::prefetch(task.y + v * task.packet + c * task.column);
-          tiles(rows, alone ? Tiles<S>::alone : n, task);
+        const S* const begin = task.left;
+        const S* gathering = room;
+        each_term(terms, from, count, [&](Outer<S> term, const Strips<S>& strips, Index i, Index end) {
+          const bool alone = term.y.cols() == 1, gather = gathered(term);
+          const Index rows = std::min(term.packets.end, panels.packets(panel)) - term.packets.begin;
+          right = {term.b + k * term.outer, depth, gather ? wide : term.outer, 1};
+          task.left = begin + term.packets.begin * panels.width();
+          task.column = term.y.outerStride();
+          for (; i < end; ++i) {
+            const Index column = strips.column(i), n = strips.column(i + 1) - column;
+            task.first = column;
+            if (gather) {
+              right.data = gathering - column;
+              gathering += depth * wide;
+            }
+            task.y = term.y.data() + panels.row(panel) + column * task.column;
+            if (depth >= many_steps)
+              for (Index c = 0; c < n; ++c)
+                for (Index v = 0; v < rows; ++v)
+                  Eigen::internal::prefetch(task.y + v * task.packet + c * task.column);
+            tiles(rows, alone ? Tiles<S>::alone : n, task);
+          }
         });
       }
-    }
+    });
   }
 }
 
@@ -109,14 +164,15 @@ void Factor<S>::pack_transposed(const Block& block, Index row, Index valid, S* t
 }
 
 template <class S>
-void add_outer_product(MatrixMap<S> y, const Panelled<S>& a, Span packets, const S* b, Index outer,
-                       Span columns, Span which) {
-  outer_product(y, a.panels, packets, b, outer, columns, which, column_block,
-                [&](Task<S>& task, Index panel, Index k, Index count) {
-                  task.left = task.ahead = a.at(panel, k);
-                  if (far<S>(a.size()))
-                    fetch(task, a.at(panel + 1 < which.end ? panel + 1 : which.begin, k), count, depth_block);
-                });
+void add_outer_products(const std::vector<Outer<S>>& terms, const Panelled<S>& a, Span columns, Span which) {
+  S room[depth_block * tile_block * Tiles<S>::columns];
+  outer_products<S>(terms, a.panels, columns, which, tile_block, room,
+                    [&](Task<S>& task, Index panel, Index k, Index tiles) {
+                      task.left = task.ahead = a.at(panel, k);
+                      if (far<S>(a.size()))
+                        fetch(task, a.at(panel + 1 < which.end ? panel + 1 : which.begin, k),
+                              tiles * Tiles<S>::columns, depth_block);
+                    });
 }
 
 template <class S>
@@ -136,19 +192,18 @@ void add_outer_product(MatrixMap<S> y, const MatrixMap<S>& a, const MatrixMap<S>
     return copy;
   };
   with_packet<S>(panels.width(), [&]<class P>(P*) {
-    outer_product(y, panels, {0, Tiles<S>::packets}, b.data(), b.outerStride(), {0, a.cols()}, which,
-                  y.cols(), [&](Task<S>& task, Index panel, Index k, Index) {
-                    task.left = task.ahead = left.template operator()<P>(panel, k);
-                  });
+    const Outer<S> term[] = {{y, {0, Tiles<S>::packets}, b.data(), b.outerStride()}};
+    outer_products<S>(term, panels, {0, a.cols()}, which, y.cols(), nullptr,
+                      [&](Task<S>& task, Index panel, Index k, Index) {
+                        task.left = task.ahead = left.template operator()<P>(panel, k);
+                      });
   });
 }
 
 template class Factor<float>;
 template class Factor<double>;
-template void add_outer_product(MatrixMap<float>, const Panelled<float>&, Span, const float*, Index, Span,
-                                Span);
-template void add_outer_product(MatrixMap<double>, const Panelled<double>&, Span, const double*, Index, Span,
-                                Span);
+template void add_outer_products(const std::vector<Outer<float>>&, const Panelled<float>&, Span, Span);
+template void add_outer_products(const std::vector<Outer<double>>&, const Panelled<double>&, Span, Span);
 template void add_outer_product(MatrixMap<float>, const MatrixMap<float>&, const MatrixMap<float>&, Span);
 template void add_outer_product(MatrixMap<double>, const MatrixMap<double>&, const MatrixMap<double>&, Span);
 

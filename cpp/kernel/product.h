@@ -29,6 +29,12 @@ bool far(Index numbers) {
   return numbers > (Index{1} << 20) / Index{sizeof(S)};
 }
 
+/// So deep panels, or parts of them, leave room there for the next one and for what they meet.
+template <class S>
+Index nearest(const Panels& panels) {
+  return (Index{1} << 20) / Index{sizeof(S)} / (3 * panels.height(0));
+}
+
 /// Then the tiles of one panel, over so many columns and steps, ask for the panel that comes next, each for a part; unless
 /// one would drive out the other.
 template <class S>
@@ -131,24 +137,37 @@ class Factor {
   void tiles(const std::vector<Right<S>>& b, Index first, Index count, bool alone, Span which, After&& after,
              Aim&& aim) const {
     const Panels& panels = packed_.panels;
-    Task<S> task{};
-    task.right = b.data();
-    task.pieces = static_cast<Index>(b.size());
+    // From further away a panel comes in parts of its depth, which leave room for the part that comes next.
+    const bool distant = far<S>(size()) && !alone;
+    const Index parts = distant ? (packed_.columns + nearest<S>(panels) - 1) / nearest<S>(panels) : 1;
     const Index end = first + count;
     for (; first < end; first += column_block) {
       const Index block = std::min(column_block, end - first);
-      for (Index panel = which.begin; panel < which.end; ++panel) {
-        task.left = packed_.at(panel, 0);
-        task.next = panels.height(panel);
-        task.ahead = task.left;
-        if (far<S>(size()))
-          fetch(task, packed_.at(panel + 1 < which.end ? panel + 1 : which.begin, 0), block, packed_.columns);
-        balanced(first, block, Tiles<S>::columns, [&](Index column, Index columns) {
-          task.first = column;
-          aim(task, panel, column);
-          (*tiles_)(panels.packets(panel), alone ? Tiles<S>::alone : columns, task);
-          after(panel, column, columns);
-        });
+      Index from = 0, before = 0;  // pieces, and their depth
+      for (Index part = 1; part <= parts; ++part) {
+        Task<S> task{};
+        task.right = b.data() + from;
+        Index to = from, depth = 0;
+        for (; to < std::ssize(b) && (part == parts || (before + depth) * parts < part * packed_.columns);
+             ++to)
+          depth += b[static_cast<std::size_t>(to)].depth;
+        task.pieces = to - from;
+        for (Index panel = which.begin; panel < which.end; ++panel) {
+          task.left = packed_.at(panel, before);
+          task.next = panels.height(panel);
+          task.ahead = task.left;
+          if (far<S>(size()))
+            fetch(task, packed_.at(panel + 1 < which.end ? panel + 1 : which.begin, before), block, depth);
+          balanced(first, block, Tiles<S>::columns, [&](Index column, Index columns) {
+            task.first = column;
+            aim(task, panel, column);
+            task.add |= from > 0;
+            (*tiles_)(panels.packets(panel), alone ? Tiles<S>::alone : columns, task);
+            if (part == parts) after(panel, column, columns);
+          });
+        }
+        from = to;
+        before += depth;
       }
     }
   }
@@ -165,11 +184,19 @@ class Factor {
   std::uint64_t packed_version_ = ~std::uint64_t{0};
 };
 
-/// y += A b^T, the sum over the columns `columns` of A and b, as in the gradient of a weight; for the rows of y in the
-/// panels `which`. Of each panel, the packets `packets` have rows in y. b's columns are `outer` apart.
+/// What a left factor A meets in a sum of outer products, y += A b^T: as in the gradient of a weight.
 template <class S>
-void add_outer_product(MatrixMap<S> y, const Panelled<S>& a, Span packets, const S* b, Index outer,
-                       Span columns, Span which);
+struct Outer {
+  MatrixMap<S> y;
+  Span packets;  // of each panel of A: those that have rows in y
+  const S* b;
+  Index outer;  // from one column of b to the next
+};
+
+/// Adds up all terms over the columns `columns` of A and their b, for the rows in the panels `which`. A is read once for
+/// several of them.
+template <class S>
+void add_outer_products(const std::vector<Outer<S>>& terms, const Panelled<S>& a, Span columns, Span which);
 
 /// The same for all columns of a plain A, whose panels are Panels::plain(rows).
 template <class S>

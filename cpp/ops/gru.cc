@@ -91,6 +91,11 @@ class ResetAfter final : public Operation<S> {
     if (!backward) return;
     to_x_ = Back<S>(W_x_, x_, gates_, {N, HN}, b.scratch);
     to_seen_ = Back<S>(W_h_, seen_, gates_, {R, HN + 1}, b.scratch);
+    gradients_ = {gates_, batch_};
+    gradients_.add(W_x_, x_, {N, HN});
+    gradients_.add(W_h_, seen_, {R, HN + 1});
+    gradients_.add(bias_, {N, HN});
+    gradients_.add(b_hn_, {HN, HN + 1});
   }
 
   void prepare() override {
@@ -127,13 +132,7 @@ class ResetAfter final : public Operation<S> {
   }
 
   /// By now the gates hold the gradients of their sums.
-  void accumulate(Range r, Part part) override {
-    const Span mine = part.of(gates_.panels);
-    add_weight_gradient(W_x_, gates_, {N, HN}, x_, r, mine);
-    add_weight_gradient(W_h_, gates_, {R, HN + 1}, seen_, r, mine);
-    add_bias_gradient(bias_, gates_, {N, HN}, batch_, r, mine);
-    add_bias_gradient(b_hn_, gates_, {HN, HN + 1}, batch_, r, mine);
-  }
+  void accumulate(Range r, Part part) override { gradients_.accumulate(r, part.of(gates_.panels)); }
 
   void read_gate(Index k, Index t, S* to) const override {
     static constexpr Gate order[] = {R, Z, N};
@@ -193,6 +192,7 @@ class ResetAfter final : public Operation<S> {
   std::vector<Right<S>> input_pieces_, state_pieces_;
   Panelled<S> gates_;  // scratch: n r z hn, then their gradients; of one frame where no more is needed
   Back<S> to_x_, to_seen_;
+  WeightGradients<S> gradients_;
   Pass begin_, forward_, backward_;
 };
 
@@ -244,6 +244,14 @@ class ResetBefore final : public Operation<S> {
     candidate_to_x_ = Back<S>(W_xn_, x_, candidate_, all_packets, b.scratch);
     to_seen_ = Back<S>(W_h_, seen_, gates_, all_packets, b.scratch);
     to_kept_ = Back<S>(W_hn_, kept_, candidate_, all_packets, b.scratch, true);
+    gates_gradients_ = {gates_, batch_};
+    gates_gradients_.add(W_x_, x_);
+    gates_gradients_.add(W_h_, seen_);
+    gates_gradients_.add(bias_);
+    candidate_gradients_ = {candidate_, batch_};
+    candidate_gradients_.add(W_xn_, x_);
+    candidate_gradients_.add(W_hn_, kept_);
+    candidate_gradients_.add(b_n_);
   }
 
   void prepare() override {
@@ -277,13 +285,8 @@ class ResetBefore final : public Operation<S> {
   }
 
   void accumulate(Range r, Part part) override {
-    const Span gates = part.of(gates_.panels), plain = part.of(candidate_.panels);
-    add_weight_gradient(W_x_, gates_, all_packets, x_, r, gates);
-    add_weight_gradient(W_h_, gates_, all_packets, seen_, r, gates);
-    add_bias_gradient(bias_, gates_, all_packets, batch_, r, gates);
-    add_weight_gradient(W_xn_, candidate_, all_packets, x_, r, plain);
-    add_weight_gradient(W_hn_, candidate_, all_packets, kept_, r, plain);
-    add_bias_gradient(b_n_, candidate_, all_packets, batch_, r, plain);
+    gates_gradients_.accumulate(r, part.of(gates_.panels));
+    candidate_gradients_.accumulate(r, part.of(candidate_.panels));
   }
 
   void read_gate(Index k, Index t, S* to) const override {
@@ -365,6 +368,7 @@ class ResetBefore final : public Operation<S> {
   RecurrentProduct<S> gates_product_, candidate_product_;
   Panelled<S> gates_, candidate_;  // scratch: r z, and n; then the gradients of their sums
   Back<S> gates_to_x_, candidate_to_x_, to_seen_, to_kept_;
+  WeightGradients<S> gates_gradients_, candidate_gradients_;
   Pass forward_gates_, forward_candidate_, backward_candidate_, backward_gates_;
 };
 

@@ -39,6 +39,8 @@ class LayerNorm {
     if (!backward) return;
     gain_gradient_ = {numbers.panels, nullptr, batch};
     gain_gradient_.data = scratch.take(gain_gradient_.size());
+    to_gain_ = {gain_gradient_, batch};
+    to_gain_.add(gain, {0, gates});
   }
 
   /// n of some lanes of one frame, given their columns. The variance is that of the differences: as one of squares it
@@ -113,7 +115,7 @@ class LayerNorm {
   /// Adds the gain's gradient, for the rows in the panels `which`. It was summed over frames in the sweep, so all of it is
   /// there at once.
   void accumulate(Span which) const {
-    add_bias_gradient(gain_, gain_gradient_, {0, gates_}, batch_, {0, 1}, which);
+    to_gain_.accumulate({0, 1}, which);
     clear(which);
   }
 
@@ -176,6 +178,7 @@ class LayerNorm {
   S* inverse_ = nullptr;  // scratch: 1/s of every column
   S *sums_ = nullptr, *means_ = nullptr;
   Panelled<S> gain_gradient_;  // scratch: of every lane, summed over the frames of a sweep
+  WeightGradients<S> to_gain_;
 };
 
 }  // namespace bptt

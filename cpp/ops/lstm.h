@@ -102,7 +102,13 @@ class Lstm final : public Operation<S> {
     }
     to_x_ = Back<S>(W_x_, x_, gates_, all_packets, b.scratch);
     to_h_past_ = Back<S>(W_h_, h_past_, gates_, all_packets, b.scratch);
+    gradients_ = {gates_, batch_};
+    gradients_.add(W_x_, x_);
+    gradients_.add(W_h_, h_past_);
+    gradients_.add(bias_);
     if (peephole_ != Peephole::Full) return;
+    gradients_.add(W_cif_, c_past_, {I, G});
+    gradients_.add(W_co_, c_, {O, O + 1});
     to_c_past_ = Back<S>(W_cif_, c_past_, gates_, {I, G}, b.scratch);
     to_c_ = Back<S>(W_co_, c_, gates_, {O, O + 1}, b.scratch);
   }
@@ -164,19 +170,13 @@ class Lstm final : public Operation<S> {
   /// By now the gates hold the gradients of the sums under their sigmoids and tanh.
   void accumulate(Range r, Part part) override {
     const Span mine = part.of(gates_.panels);
-    add_weight_gradient(W_x_, gates_, all_packets, x_, r, mine);
-    add_weight_gradient(W_h_, gates_, all_packets, h_past_, r, mine);
-    add_bias_gradient(bias_, gates_, all_packets, batch_, r, mine);
+    gradients_.accumulate(r, mine);
     if constexpr (Form::projected)
       if (W_rm_.gradient)
         add_outer_product(W_rm_.gradients(0), h_.gradients(r), m_.values(r), part.of(project_.panels()));
-    if (peephole_ == Peephole::Full) {
-      add_weight_gradient(W_cif_, gates_, {I, G}, c_past_, r, mine);
-      add_weight_gradient(W_co_, gates_, {O, O + 1}, c_, r, mine);
-    } else if (peephole_ == Peephole::Diagonal && W_cif_.gradient) {
+    if (peephole_ == Peephole::Diagonal && W_cif_.gradient)
       for (Index panel = mine.begin; panel < mine.end; ++panel)
         diagonals_(*this, panel, r.begin * batch_, r.size() * batch_);
-    }
   }
 
   void read_gate(Index k, Index t, S* to) const override { copy_gate(gates_, k, H_, batch_, t, to); }
@@ -326,6 +326,7 @@ class Lstm final : public Operation<S> {
   Panelled<S> gates_;    // scratch: i f g o, then their gradients; of one frame where no more is needed
   S* tanh_c_ = nullptr;  // scratch, for the backward
   Back<S> to_x_, to_h_past_, to_c_past_, to_c_;
+  WeightGradients<S> gradients_;
   Pass forward_cell_, forward_output_, backward_output_, backward_cell_, diagonals_;
 };
 

@@ -83,6 +83,13 @@ class NormalisedLstm final : public Operation<S> {
     if (!backward) return;
     to_x_ = Back<S>(W_x_, x_, from_x_, all_packets, b.scratch);
     to_h_past_ = Back<S>(W_h_, h_past_, from_h_, all_packets, b.scratch);
+    const auto gradients = [&](const Panelled<S>& dz, auto&&... met) {
+      WeightGradients<S> made(dz, batch_);
+      made.add(met...);
+      return made;
+    };
+    gradients_ = {gradients(from_x_, W_x_, x_), gradients(from_h_, W_h_, h_past_), gradients(gates_, bias_),
+                  gradients(seen_, bias_cell_)};
   }
 
   void prepare() override {
@@ -119,10 +126,7 @@ class NormalisedLstm final : public Operation<S> {
 
   void accumulate(Range r, Part part) override {
     const Span mine = part.of(gates_.panels);
-    add_weight_gradient(W_x_, from_x_, all_packets, x_, r, mine);
-    add_weight_gradient(W_h_, from_h_, all_packets, h_past_, r, mine);
-    add_bias_gradient(bias_, gates_, all_packets, batch_, r, mine);
-    add_bias_gradient(bias_cell_, seen_, {0, 1}, batch_, r, mine);
+    for (const WeightGradients<S>& gradients : gradients_) gradients.accumulate(r, mine);
     for (const LayerNorm<S>* norm : {&norm_x_, &norm_h_, &norm_cell_}) norm->accumulate(mine);
   }
 
@@ -224,6 +228,7 @@ class NormalisedLstm final : public Operation<S> {
   Panelled<S> cell_, seen_;      // scratch: the cell, normalised, and the tanh that the output sees
   LayerNorm<S> norm_x_, norm_h_, norm_cell_;
   Back<S> to_x_, to_h_past_;
+  std::vector<WeightGradients<S>> gradients_;
   Pass forward_, backward_;
 };
 

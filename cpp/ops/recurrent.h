@@ -150,22 +150,31 @@ void through_time(Range r, Index batch, const Back<S>& back, bool tilewise, Fram
   }
 }
 
-/// dW += the sum over the range of dz x^T, for the rows in the panels `which`.
+/// From the gradients of the sums, dz, to those of the weights: dW += the sum over frames of dz x^T.
 template <class S>
-void add_weight_gradient(const Tensor<S>& w, const Panelled<S>& dz, Span packets, const Tensor<S>& x, Range r,
-                         Span which) {
-  if (!w.gradient) return;
-  const Index batch = x.shape.batch;
-  add_outer_product(w.gradients(0), dz, packets, x.value, x.outer, {r.begin * batch, r.end * batch}, which);
-}
+class WeightGradients {
+ public:
+  WeightGradients() = default;
+  WeightGradients(const Panelled<S>& dz, Index batch) : dz_(dz), batch_(batch) {}
 
-/// The same for a bias, which met ones.
-template <class S>
-void add_bias_gradient(const Tensor<S>& bias, const Panelled<S>& dz, Span packets, Index batch, Range r,
-                       Span which) {
-  static constexpr S one = 1;
-  if (!bias.gradient) return;
-  add_outer_product(bias.gradients(0), dz, packets, &one, 0, {r.begin * batch, r.end * batch}, which);
-}
+  /// A weight that met x, whose rows are those of some packets; a bias met ones. None is added that needs no gradient.
+  void add(const Tensor<S>& w, const Tensor<S>& x, Span packets = all_packets) {
+    if (w.gradient) terms_.push_back({w.gradients(0), packets, x.value, x.outer});
+  }
+  void add(const Tensor<S>& bias, Span packets = all_packets) {
+    static constexpr S one = 1;
+    if (bias.gradient) terms_.push_back({bias.gradients(0), packets, &one, 0});
+  }
+
+  /// For the rows in the panels `which`.
+  void accumulate(Range r, Span which) const {
+    add_outer_products(terms_, dz_, {r.begin * batch_, r.end * batch_}, which);
+  }
+
+ private:
+  Panelled<S> dz_;
+  Index batch_ = 1;
+  std::vector<Outer<S>> terms_;
+};
 
 }  // namespace bptt

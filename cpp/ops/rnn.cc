@@ -74,6 +74,10 @@ class Rnn final : public Operation<S> {
     dz_.data = b.scratch.take(dz_.size());
     to_x_ = Back<S>(W_ax_, x_, dz_, all_packets, b.scratch);
     to_past_ = Back<S>(W_aa_, past_, dz_, all_packets, b.scratch);
+    gradients_ = {dz_, x_.shape.batch};
+    gradients_.add(W_ax_, x_);
+    gradients_.add(W_aa_, past_);
+    gradients_.add(b_a_);
   }
 
   void prepare() override {
@@ -103,12 +107,7 @@ class Rnn final : public Operation<S> {
     r.meet();
   }
 
-  void accumulate(Range r, Part part) override {
-    const Span mine = part.of(panels_);
-    add_weight_gradient(W_ax_, dz_, all_packets, x_, r, mine);
-    add_weight_gradient(W_aa_, dz_, all_packets, past_, r, mine);
-    add_bias_gradient(b_a_, dz_, all_packets, x_.shape.batch, r, mine);
-  }
+  void accumulate(Range r, Part part) override { gradients_.accumulate(r, part.of(panels_)); }
 
  private:
   template <class P, class Activation>
@@ -145,6 +144,7 @@ class Rnn final : public Operation<S> {
   RecurrentProduct<S> product_;
   Panelled<S> dz_;  // scratch: the gradient of the sum under the activation
   Back<S> to_x_, to_past_;
+  WeightGradients<S> gradients_;
   Pass activate_ = nullptr, backward_ = nullptr;
 };
 
