@@ -116,6 +116,9 @@ struct OpType {
   /// Whether accumulate reads the outputs' values.
   bool (*rereads)(const Attributes&) = [](const Attributes&) { return true; };
 
+  /// Whether backward can write the gradient of this input, of all frames that it is asked for, in place of adding to it.
+  bool (*begins)(const Attributes&, std::size_t input) = [](const Attributes&, std::size_t) { return false; };
+
   /// Of a cell: what its gates are called.
   std::vector<std::string> gates = {};
 

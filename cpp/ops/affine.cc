@@ -123,7 +123,7 @@ class Affine final : public Operation<S> {
       if (base_.gradient) of(base_, base_.gradient, first, count) += of(y_, y_.gradient, first, count);
       for (std::size_t k = 0; k < x_.size(); ++k)  // dx_k += W_k^T dy
         if (x_[k].gradient)
-          transposed_[k].multiply(gradient_, x_[k].gradients(0), true, first, count, alone(count),
+          transposed_[k].multiply(gradient_, x_[k].gradients(0), !x_[k].fresh, first, count, alone(count),
                                   Part{}.of(transposed_[k].panels()), nothing);
     });
   }
@@ -182,6 +182,9 @@ const Registered& affine() {
     made.split = by_lanes;
     made.divides = true;
     made.rereads = [](const Attributes&) { return false; };
+    made.begins = [](const Attributes& attributes, std::size_t input) {
+      return static_cast<Index>(input) < std::get<Index>(attributes.at("terms"));
+    };
     made.make32 = make<float>;
     made.make64 = make<double>;
     return made;

@@ -241,7 +241,9 @@ class ResetBefore final : public Operation<S> {
     });
     if (!backward) return;
     gates_to_x_ = Back<S>(W_x_, x_, gates_, all_packets, b.scratch);
-    candidate_to_x_ = Back<S>(W_xn_, x_, candidate_, all_packets, b.scratch);
+    Tensor<S> begun = x_;  // by what came through the gates
+    begun.fresh = false;
+    candidate_to_x_ = Back<S>(W_xn_, begun, candidate_, all_packets, b.scratch);
     to_seen_ = Back<S>(W_h_, seen_, gates_, all_packets, b.scratch);
     to_kept_ = Back<S>(W_hn_, kept_, candidate_, all_packets, b.scratch, true);
     gates_gradients_ = {gates_, batch_};
@@ -423,6 +425,7 @@ const Register<Gru> gru{{
     .split = by_lanes,
     .divides = true,
     .rereads = [](const Attributes&) { return false; },
+    .begins = begins_first,
     .gates = {"r", "z", "n"},
 }};
 

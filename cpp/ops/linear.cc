@@ -54,7 +54,7 @@ class Linear final : public Operation<S> {
   void add_gradient_b(Range r) {  // db += a^T dy
     if (!b_.gradient) return;
     columns(y_.frames(r), y_.shape.batch, [&](Index first, Index count) {
-      transposed_.multiply(gradient_, b_.gradients(0), true, first, count, alone_,
+      transposed_.multiply(gradient_, b_.gradients(0), !b_.fresh, first, count, alone_,
                            Part{}.of(transposed_.panels()), nothing);
     });
   }
@@ -93,8 +93,10 @@ class Bilinear final : public Operation<S> {
  private:
   void add_gradient_b(Range r) {  // db += a^T dy
     if (!b_.gradient) return;
-    for (Index t = r.begin; t < r.end; ++t)
+    for (Index t = r.begin; t < r.end; ++t) {
+      if (b_.fresh) b_.gradients(t).setZero();
       add_product(b_.gradients(t), a_.values(t).transpose(), y_.gradients(t));
+    }
   }
 
   /// y += a b in ways that need no memory.
@@ -135,6 +137,7 @@ const Register<MatMul> matmul{{
         },
     .linear = LinearIn::Each,
     .divides = true,
+    .begins = [](const Attributes&, std::size_t input) { return input == 1; },
 }};
 
 /// y = x^T at every frame.

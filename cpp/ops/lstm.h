@@ -392,6 +392,7 @@ OpType lstm_type() {
   type.split = by_lanes;
   type.divides = true;
   type.rereads = [](const Attributes& a) { return peephole_of(a) != Peephole::None; };  // c
+  type.begins = begins_first;
   return type;
 }
 

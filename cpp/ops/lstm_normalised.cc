@@ -278,6 +278,7 @@ const Register<NormalisedLstm> lstm_normalised{{
     .split = by_lanes,
     .divides = true,
     .rereads = [](const Attributes&) { return false; },
+    .begins = begins_first,
     .gates = {"i", "f", "g", "o"},
 }};
 

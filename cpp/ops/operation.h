@@ -14,7 +14,8 @@
 // backward runs after every user of the outputs had its turn, so their gradients are complete at r; it goes through time
 // in reverse. accumulate follows once per stage and window, or segment of a window, over all its frames. To a window value
 // each forward adds its frames; for others a long range may come in pieces. An input whose gradient is null needs none; the
-// outputs' gradients are never null when backward and accumulate are called. All gradients are zero when a sweep begins.
+// outputs' gradients are never null when backward and accumulate are called. All gradients are zero when a sweep begins,
+// but those of `fresh` inputs, which hold garbage: backward writes them, since nobody was there before.
 // Constant and window values have one frame, whatever the range.
 //
 // Threads. OpType says what several threads may ask of an operation at the same time: forward and backward of disjoint
@@ -77,6 +78,7 @@ struct Tensor {
   Index outer =
       1;  // from one column to the next: `features`, or more for a weight that is stacked with others
   const std::uint64_t* version = nullptr;  // of a constant: changes whenever its numbers may have
+  bool fresh = false;                      // of an input that OpType::begins allows: write its gradient
 
   bool constant() const { return extent == Extent::Constant; }
   /// The frames that a range means for this value.
@@ -188,6 +190,11 @@ inline Split by_frames(const Call&) {
 }
 inline Split by_lanes(const Call&) {
   return Split::Lanes;
+}
+
+/// For OpType::begins, where it is the first.
+inline bool begins_first(const Attributes&, std::size_t input) {
+  return input == 0;
 }
 
 /// An operation in the core's list: what the graph knows of it, and how to make one for either precision.

@@ -86,7 +86,7 @@ class RecurrentProduct {
   std::vector<Right<S>> before_pieces_, each_pieces_;
 };
 
-/// From the gradients of the sums, dz, to that of what a weight met: dx += W^T dz.
+/// From the gradients of the sums, dz, to that of what a weight met: dx += W^T dz, or = if x is fresh.
 template <class S>
 class Back {
  public:
@@ -117,7 +117,8 @@ class Back {
   void add(Index first, Index count, Part rows, After&& after) const {
     if (!x_.gradient) return;
     const bool alone = x_.shape.batch == 1 && count == 1;
-    factor_.multiply(pieces_, x_.gradients(0), true, first, count, alone, rows.of(factor_.panels()), after);
+    factor_.multiply(pieces_, x_.gradients(0), !x_.fresh, first, count, alone, rows.of(factor_.panels()),
+                     after);
   }
 
   /// Whether x is the past of y, so that what is added at frame t goes to y at t - 1.

@@ -169,6 +169,7 @@ const Register<Rnn> rnn{{
     .split = by_lanes,
     .divides = true,
     .rereads = [](const Attributes&) { return false; },
+    .begins = begins_first,
 }};
 
 }  // namespace

@@ -42,6 +42,39 @@ Plan::Plan(const Graph& graph, const Request& request) : backward(graph.nodes().
   for (const Recurrence& r : graph.recurrences())  // the two sides share a buffer
     if (r.named >= 0 && computed[at(r.past)] && (differentiated[at(r.past)] || differentiated[at(r.named)]))
       differentiated[at(r.past)] = differentiated[at(r.named)] = true;
+  for (Value v = 0; v < graph.size(); ++v) begins.push_back(begins_gradient(graph, request, v));
+}
+
+int Plan::begins_gradient(const Graph& graph, const Request& request, Value v) const {
+  const auto& [signature, source, origin] = graph.info(v);
+  if (!differentiated[at(v)] || signature.extent != Extent::Frame || source == Source::Past) return -1;
+  const Recurrence* const named = graph.recurrence_of_named(v);
+  const Value past = named && computed[at(named->past)] ? named->past : -1;
+  if (past >= 0 && request.edges) return -1;
+  const auto stage = std::ranges::find_if(stages.rbegin(), stages.rend(), [&](const Stage& s) {
+    return std::ranges::any_of(s.nodes, [&](int n) {
+      const auto meets = [&](const std::vector<Value>& all) {
+        return std::ranges::find(all, v) != all.end() ||
+               (past >= 0 && std::ranges::find(all, past) != all.end());
+      };
+      const Node& node = graph.nodes()[at(n)];
+      return meets(node.outputs) || (backward[at(n)] && meets(node.inputs));
+    });
+  });
+  if (stage == stages.rend()) return -1;
+  int first = -1;  // of the way back
+  for (const int n : stage->nodes) {
+    const Node& node = graph.nodes()[at(n)];
+    const auto reads = [&](Value x) { return std::ranges::count(node.inputs, x); };
+    if (std::ranges::find(node.outputs, v) != node.outputs.end()) return -1;
+    if (!backward[at(n)]) continue;
+    if (past >= 0 && reads(past) > 0) return -1;
+    if (reads(v) > 0) first = n;
+  }
+  const Node& node = graph.nodes()[at(first)];
+  const auto input = std::ranges::find(node.inputs, v) - node.inputs.begin();
+  const bool once = std::ranges::count(node.inputs, v) == 1;
+  return once && node.type->begins(node.attributes, static_cast<std::size_t>(input)) ? first : -1;
 }
 
 std::vector<bool> Plan::wanted_gradients(const Graph& graph, const Request& request) {

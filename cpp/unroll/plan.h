@@ -31,8 +31,12 @@ struct Plan {
   std::vector<bool> computed;        // by value: it has numbers
   std::vector<bool> differentiated;  // by value: it has a gradient
   std::vector<bool> backward;        // by node: it is on the way from the loss to what is differentiated
+  std::vector<int>
+      begins;  // by frame value: the node that writes its gradient before others add to it; -1: none
 
  private:
+  /// That node of the last stage that adds to it, if it makes nothing that the value depends on.
+  int begins_gradient(const Graph&, const Request&, Value) const;
   /// For each value, whether the loss depends on it, and it on a weight that is not frozen, or on one of `wrt`. The
   /// weights of a cell have gradients together, or none has.
   static std::vector<bool> wanted_gradients(const Graph&, const Request&);

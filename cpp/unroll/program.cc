@@ -103,20 +103,31 @@ void Program<S>::place_values(const Graph& graph, const Plan& plan, const Reques
     places[v] = values_.reserve(signature.shape.size());
     if (plan.differentiated[v]) gradient_places[v] = held_gradients_.reserve(signature.shape.size());
   }
+  // How many numbers of a gradient nobody writes before others add to them: of a recurrence that has one who does, frame 0.
+  const auto cleared = [&](std::size_t i) -> Index {
+    const Value v = static_cast<Value>(gradient_owners[i]);
+    const Recurrence* const recurrence = graph.recurrence_of_past(v);
+    const Value named = recurrence ? recurrence->named : v;
+    if (named < 0 || plan.begins[at(named)] < 0) return gradient_slots[i].size;
+    return recurrence ? graph.shape(v).size() : 0;
+  };
   double bytes = 0;
   for (const auto* list : {&slots, &gradient_slots})
     for (const Slot& slot : *list) bytes += static_cast<double>(slot.size) * sizeof(S);
-  const bool overlay = bytes >= static_cast<double>(request.share_from);
-  Arena<S>& gradients = overlay ? values_ : gradients_;
-  if (overlay) {
+  overlaid_ = bytes >= static_cast<double>(request.share_from);
+  Arena<S>& gradients = overlaid_ ? values_ : gradients_;
+  if (overlaid_) {
     std::vector<Slot> both = slots;
     both.insert(both.end(), gradient_slots.begin(), gradient_slots.end());
     const Index begin = values_.reserve(place(both));
     for (std::size_t i = 0; i < both.size(); ++i)
       (i < slots.size() ? slots[i] : gradient_slots[i - slots.size()]).place = begin + both[i].place;
-  } else {  // gradients lie side by side, and are cleared at one go
+  } else {  // gradients that are cleared lie side by side
     for (Slot& slot : slots) slot.place = values_.reserve(slot.size);
-    for (Slot& slot : gradient_slots) slot.place = gradients_.reserve(slot.size);
+    for (const bool begun : {false, true})
+      for (std::size_t i = 0; i < gradient_slots.size(); ++i)
+        if ((cleared(i) < gradient_slots[i].size) == begun)
+          gradient_slots[i].place = gradients_.reserve(gradient_slots[i].size);
   }
   for (std::size_t i = 0; i < slots.size(); ++i) places[owners[i]] = slots[i].place;
   for (std::size_t i = 0; i < gradient_slots.size(); ++i)
@@ -133,10 +144,15 @@ void Program<S>::place_values(const Graph& graph, const Plan& plan, const Reques
   values_.commit();
   gradients_.commit();
   held_gradients_.commit();
-  if (overlay) {
-    fresh_.resize(plan.stages.size() + 1);
-    for (const Slot& slot : gradient_slots)
-      fresh_[lives.stage_back(slot.life.first)].push_back({values_.at(slot.place), slot.size});
+  fresh_.resize(plan.stages.size() + 1);
+  for (std::size_t i = 0; i < gradient_slots.size(); ++i) {
+    const auto& [size, life, place] = gradient_slots[i];
+    std::vector<Fresh>& fresh = overlaid_ ? fresh_[lives.stage_back(life.first)] : fresh_.back();
+    S* const numbers = gradients.at(place);
+    if (!fresh.empty() && fresh.back().numbers + fresh.back().cleared == numbers)
+      fresh.back().cleared += cleared(i);
+    else
+      fresh.push_back({numbers, cleared(i)});
   }
 
   tensors_.resize(count);
@@ -175,7 +191,10 @@ void Program<S>::build_operations(const Graph& graph, const Plan& plan) {
   const auto make = [&](int n, Scratch<S> scratch) {
     const Node& node = graph.nodes()[at(n)];
     Binding<S> binding{{}, {}, node.attributes, frames_, scratch, &clock_, &marks_.mask()};
-    for (const Value v : node.inputs) binding.inputs.push_back(tensors_[at(v)]);
+    for (const Value v : node.inputs) {
+      binding.inputs.push_back(tensors_[at(v)]);
+      binding.inputs.back().fresh = plan.begins[at(v)] == n;
+    }
     for (const Value v : node.outputs) binding.outputs.push_back(tensors_[at(v)]);
     auto operation = static_cast<const Registered&>(*node.type).make(binding);
     return std::pair(std::move(operation), scratch.taken());
@@ -573,7 +592,7 @@ void Program<S>::run(std::size_t first, std::size_t last, Range range, Member& m
     const RunStage& stage = stages_[s];
     if (!here(stage)) continue;
     // Where memory is shared, what another thread still reads may lie where this stage writes.
-    if (before && (overlaid() || !dealt(stage).same(dealt(*before)))) member.barrier();
+    if (before && (overlaid_ || !dealt(stage).same(dealt(*before)))) member.barrier();
     before = &stage;
     sweep(stage, range, member, false, pulse, [](const Step& step, Range r) { step.operation->forward(r); });
   }
@@ -612,15 +631,14 @@ void Program<S>::clear_frame_gradients(Pulse& pulse) {
 
 template <class S>
 void Program<S>::clear_frame_gradients(Part part) {
-  gradients_.clear(part);
   start_gradients_.clear(part);
-  if (overlaid()) clear(fresh_.back(), part);
+  clear(fresh_.back(), part);
 }
 
 template <class S>
 void Program<S>::clear(const std::vector<Fresh>& fresh, Part part) {
-  for (const auto& [numbers, size] : fresh)
-    std::fill(numbers + part.begin(size), numbers + part.end(size), S(0));
+  for (const auto& [numbers, cleared] : fresh)
+    std::fill(numbers + part.begin(cleared), numbers + part.end(cleared), S(0));
 }
 
 /// Whether the loss depends on anything that has a gradient.
@@ -672,7 +690,7 @@ void Program<S>::run_back(std::size_t first, std::size_t last, Range range, Memb
   for (std::size_t s = last; s-- > first;) {
     const RunStage& stage = stages_[s];
     if (!stage.backward || !here(stage)) continue;
-    if (overlaid() && !fresh_[s].empty()) {
+    if (!fresh_[s].empty()) {
       wait();  // others may still use what was there before
       clear(fresh_[s], member.part);
       wait();

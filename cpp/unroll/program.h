@@ -162,10 +162,11 @@ class Program {
     auto start_of(Index lane) const { return start.value_column(start.shape.batch == 1 ? 0 : lane); }
   };
 
-  /// Gradients that are needed from some step on, and cleared there.
+  /// Gradients that are needed from some step on, and how many of their numbers are cleared there: those that no
+  /// operation begins by writing them.
   struct Fresh {
     S* numbers;
-    Index size;
+    Index cleared;
   };
 
   /// Compiles a graph, and numbers what it holds as in that graph.
@@ -212,8 +213,6 @@ class Program {
   void accumulate(const RunStage&, Range, Member&, Pulse&);
   bool flows() const;
   std::string not_finite(Range, Index from, bool window) const;
-  /// Whether values and gradients that are not needed at the same time share memory.
-  bool overlaid() const { return !fresh_.empty(); }
 
   Index frames_;
   Value loss_;
@@ -222,10 +221,12 @@ class Program {
   Weights<S>* weights_;
   Team* team_;
   bool shared_ = false;
+  bool overlaid_ = false;  // values and gradients that are not needed at the same time share memory
   Arena<S> values_, gradients_, scratch_;
-  Arena<S> held_gradients_;                // of constants and window values, which all frames add to
-  std::vector<std::vector<Fresh>> fresh_;  // by stage, the last before all; empty where no memory is shared
-  std::vector<Tensor<S>> tensors_;         // by value; those not computed have no memory
+  Arena<S> held_gradients_;  // of constants and window values, which all frames add to
+  std::vector<std::vector<Fresh>>
+      fresh_;                       // by stage, the last before all: there alone where no memory is shared
+  std::vector<Tensor<S>> tensors_;  // by value; those not computed have no memory
   std::vector<Value> placeholders_;
   std::vector<Carried> carried_;
   Marks marks_;
