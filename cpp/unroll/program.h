@@ -3,7 +3,8 @@
 // Memory. A value with one matrix per frame has T of them, one after the other. A recurrence has T + 1: frame
 // 0 is the state that came in, the named value at t stands in frame t + 1, and the past value at t is frame t
 // of the same buffer. Gradients are laid out alike, so a step back through time moves no numbers. In larger programs what
-// is not needed at the same time shares memory (lifetimes.h); a gradient is then cleared where it is first needed.
+// is not needed at the same time shares memory (lifetimes.h); a gradient is then cleared where it is first needed. Where
+// the first that adds to it can write it, it is not cleared at all.
 //
 // Marks. Where a lane begins anew at frame t, its past is the starting value, while the same column is still the named
 // value at t - 1 to whoever reads that. So a stage that reads the past is swept in pieces, cut at such frames: before a
