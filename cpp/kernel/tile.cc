@@ -47,16 +47,21 @@ void run(Task<ScalarOf<P>>& task) {
       for (int v = 0; v < V; ++v)
         for (int c = 0; c < C; ++c) sums[u][v][c] = padd(sums[u][v][c], sums[u + n / 2][v][c]);
 
+  // All loads come before the first store: a load that overlaps a packet of which a part was just stored waits until that
+  // has reached the cache.
   const bool whole = task.valid - (V - 1) * task.fewer >= W;
-  for (int c = 0; c < C; ++c)
-    for (int v = 0; v < V; ++v) {
-      S* y = task.y + v * task.packet + c * task.column;
-      if (whole) {
-        pstoreu(y, task.add ? padd(ploadu<P>(y), sums[0][v][c]) : sums[0][v][c]);
-      } else if (const Index n = task.valid - v * task.fewer; n > 0) {
-        store_first<P>(y, task.add ? padd(load_first<P>(y, n), sums[0][v][c]) : sums[0][v][c], n);
+  const auto each = [&](auto&& f) {
+    for (int c = 0; c < C; ++c)
+      for (int v = 0; v < V; ++v) {
+        S* const y = task.y + v * task.packet + c * task.column;
+        if (whole)
+          f(y, W, sums[0][v][c]);
+        else if (const Index n = task.valid - v * task.fewer; n > 0)
+          f(y, n, sums[0][v][c]);
       }
-    }
+  };
+  if (task.add) each([](S* y, Index n, P& sum) { sum = padd(load_first<P>(y, n), sum); });
+  each([](S* y, Index n, P& sum) { store_first<P>(y, sum, n); });
 }
 
 template <class P, int V, int... C>
