@@ -132,8 +132,15 @@ template <class S>
 template <class P>
 void Factor<S>::pack_rows(const Block& block, Index row, Index valid, S* to, Index next) {
   const S* from = block.w.data() + (valid > 0 ? row : 0);
-  for (Index k = 0; k < block.depth; ++k, from += block.w.outerStride(), to += next)
-    Eigen::internal::pstoreu(to, load_first<P>(from, valid));
+  const Index depth = block.depth, outer = block.w.outerStride();
+  const auto run = [&](Index real) {
+    for (Index k = 0; k < depth; ++k, from += outer, to += next)
+      Eigen::internal::pstoreu(to, load_first<P>(from, real));
+  };
+  if (valid == width_of<P>)
+    run(width_of<P>);
+  else
+    run(valid);
 }
 
 /// The same of W^T, square by square.
@@ -142,12 +149,12 @@ template <class P>
 void Factor<S>::pack_transposed(const Block& block, Index row, Index valid, S* to, Index next) {
   using namespace Eigen::internal;
   constexpr Index W = width_of<P>;
+  const Index outer = block.w.outerStride();
   const auto square = [&](Index k, Index real, Index steps) {
     PacketBlock<P, W> numbers;
-    for (Index lane = 0; lane < W; ++lane)
-      numbers.packet[lane] =
-          lane < valid ? load_first<P>(block.w.data() + k + (row + lane) * block.w.outerStride(), real)
-                       : pset1<P>(S(0));
+    const S* from = block.w.data() + k + row * outer;
+    for (Index lane = 0; lane < W; ++lane, from += outer)
+      numbers.packet[lane] = lane < valid ? load_first<P>(from, real) : pset1<P>(S(0));
     ptranspose(numbers);
     for (Index step = 0; step < steps; ++step, to += next) pstoreu(to, numbers.packet[step]);
   };

@@ -50,18 +50,18 @@ void run(Task<ScalarOf<P>>& task) {
   // All loads come before the first store: a load that overlaps a packet of which a part was just stored waits until that
   // has reached the cache.
   const bool whole = task.valid - (V - 1) * task.fewer >= W;
-  const auto each = [&](auto&& f) {
+  const auto at = [&](int v, int c) { return task.y + v * task.packet + c * task.column; };
+  const auto valid = [&](int v) { return std::max<Index>(task.valid - v * task.fewer, 0); };
+  if (task.add)
     for (int c = 0; c < C; ++c)
-      for (int v = 0; v < V; ++v) {
-        S* const y = task.y + v * task.packet + c * task.column;
-        if (whole)
-          f(y, W, sums[0][v][c]);
-        else if (const Index n = task.valid - v * task.fewer; n > 0)
-          f(y, n, sums[0][v][c]);
-      }
-  };
-  if (task.add) each([](S* y, Index n, P& sum) { sum = padd(load_first<P>(y, n), sum); });
-  each([](S* y, Index n, P& sum) { store_first<P>(y, sum, n); });
+      for (int v = 0; v < V; ++v)
+        sums[0][v][c] = padd(whole ? ploadu<P>(at(v, c)) : load_first<P>(at(v, c), valid(v)), sums[0][v][c]);
+  for (int c = 0; c < C; ++c)
+    for (int v = 0; v < V; ++v)
+      if (whole)
+        pstoreu(at(v, c), sums[0][v][c]);
+      else
+        store_first<P>(at(v, c), sums[0][v][c], valid(v));
 }
 
 template <class P, int V, int... C>

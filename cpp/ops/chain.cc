@@ -62,13 +62,14 @@ class Operand {
     return at.columns == 1 && !one_row_ ? base + place(at.column) + at.row : nullptr;
   }
 
+  /// Copies a block to a slot. A packet may reach over into the column that comes next, or the slot.
   void load(const Block& at, S* to) const {
     if (single_) return std::fill_n(to, at.size(), *x_.value), void();
     each(at, x_.value, [&](S* from, Index n, Index offset) {
       if (one_row_)
         std::fill_n(to + offset, n, *from);
       else
-        copy(from, to + offset, n);
+        fill(from, to + offset, n);
     });
   }
 
@@ -86,6 +87,12 @@ class Operand {
       });
   }
 
+  /// Where there is room for whole packets. A load that follows a part of one would wait for the cache.
+  static void fill(const S* from, S* to, Index n) {
+    by_packets(n, [&]<class P>(P*, Index i, Index real) {
+      Eigen::internal::pstoreu(to + i, load_first<P>(from + i, real));
+    });
+  }
   static void copy(const S* from, S* to, Index n) {
     by_packets(n, [&]<class P>(P*, Index i, Index real) {
       store_first<P>(to + i, load_first<P>(from + i, real), real);
@@ -107,10 +114,10 @@ class Operand {
 
   /// Where the column of the chain's results with this number finds its own numbers.
   Index place(Index column) const {
-    if (x_.shape.batch == 1)
-      column = x_.constant() ? 0 : column / batch_;
-    else if (x_.constant())
-      column %= batch_;
+    if (x_.constant())
+      column = x_.shape.batch == 1 ? 0 : column % batch_;
+    else if (x_.shape.batch != batch_)
+      column /= batch_;  // there is one for all lanes
     return column * x_.outer + start_;
   }
 
@@ -174,10 +181,10 @@ class Chain final : public Operation<S> {
     each_block(r, [&](const Block& block, Index n) {
       alignas(64) S local[local_size];
       S* at[most_values];
-      load(block, n, local, at, [](std::size_t) { return true; });
+      for (std::size_t v = 0; v < loads_.size(); ++v) at[v] = loaded(v, block, local, n);
       for (std::size_t v = loads_.size(); v < values_; ++v) {
         const Step& step = step_of(v);
-        at[v] = kept_[v] && n == block.size() ? kept_[v] + block.first : slot(local, v);
+        at[v] = kept_[v] && n == block.size() ? kept_[v] + block.first : slot(local, v, n);
         step.rule->forward(at[v], at[step.a], at[step.b], n);
         if (kept_[v] && n != block.size()) Operand<S>::copy(at[v], kept_[v] + block.first, block.size());
       }
@@ -203,16 +210,17 @@ class Chain final : public Operation<S> {
       std::size_t value;  // whose gradient is complete
       bool to_a, to_b, add_a, add_b;
     };
-    std::vector<bool> leads = {};         // by value: its gradient is wanted
     std::vector<bool> needs = {};         // by value: its numbers are looked at
-    std::vector<bool> first = {};         // by value: it is an output, whose gradient comes from outside
+    std::vector<std::size_t> there = {};  // those of them that are in memory, in order
     std::vector<std::size_t> again = {};  // steps to compute once more, in order
+    std::vector<std::size_t> first = {};  // outputs whose gradient comes from outside
     std::vector<Turn> turns = {};         // in order
+    std::vector<std::size_t> last = {};   // loads whose gradient is wanted
 
     Back() = default;
-    Back(const Chain& chain, bool constants)
-        : leads(chain.values_, false), needs(chain.values_, false), first(chain.values_, false) {
+    Back(const Chain& chain, bool constants) : needs(chain.values_, false) {
       const std::size_t loads = chain.loads_.size();
+      std::vector<bool> leads(chain.values_, false);  // its gradient is wanted
       for (std::size_t v = 0; v < chain.values_; ++v) {
         if (v < loads) {
           const Tensor<S>& x = chain.loads_[v].tensor();
@@ -221,27 +229,25 @@ class Chain final : public Operation<S> {
           leads[v] = leads[step.a] || leads[step.b];
         }
       }
-      std::vector<bool> there(chain.values_, false);  // some gradient came already
+      std::vector<bool> came(chain.values_, false);  // some of its gradient did already
       for (std::size_t v = 0; v < chain.values_; ++v) {
-        first[v] = leads[v] && chain.output_[v] >= 0 && chain.outputs_[at(chain.output_[v])].gradient;
-        there[v] = first[v];
+        came[v] = leads[v] && chain.output_[v] >= 0 && chain.outputs_[at(chain.output_[v])].gradient;
+        if (came[v]) first.push_back(v);
       }
       for (std::size_t v = chain.values_; v-- > loads;) {
-        if (!there[v]) {
-          leads[v] = false;
-          continue;
-        }
+        if (!came[v]) continue;
         const Step& step = chain.step_of(v);
-        Turn turn{v, leads[step.a], step.binary() && leads[step.b], there[step.a], there[step.b]};
-        if (turn.to_a) there[step.a] = true;
+        Turn turn{v, leads[step.a], step.binary() && leads[step.b], came[step.a], came[step.b]};
+        if (turn.to_a) came[step.a] = true;
         if (turn.to_a && turn.to_b && step.a == step.b) turn.add_b = true;
-        if (turn.to_b) there[step.b] = true;
+        if (turn.to_b) came[step.b] = true;
         needs[v] = needs[v] || step.rule->reads_y;
         needs[step.a] = needs[step.a] || step.rule->reads_a;
         if (step.binary()) needs[step.b] = needs[step.b] || step.rule->reads_b;
         turns.push_back(turn);
       }
-      for (std::size_t v = 0; v < loads; ++v) leads[v] = leads[v] && there[v];
+      for (std::size_t v = 0; v < loads; ++v)
+        if (leads[v] && came[v]) last.push_back(v);
     }
 
     /// Once it is known what is kept: what has to be computed again, and what that takes.
@@ -253,12 +259,15 @@ class Chain final : public Operation<S> {
         needs[chain.step_of(v).a] = needs[chain.step_of(v).b] = true;
       }
       std::ranges::reverse(again);
+      for (std::size_t v = 0; v < chain.values_; ++v)
+        if (needs[v] && (v < loads || chain.kept_[v])) there.push_back(v);
     }
   };
 
   static std::size_t at(Index i) { return static_cast<std::size_t>(i); }
   const Step& step_of(std::size_t v) const { return steps_[v - loads_.size()]; }
-  S* slot(S* local, std::size_t v) const { return local + static_cast<Index>(v) * most_; }
+  /// Room for n numbers; slots lie side by side.
+  static S* slot(S* local, std::size_t v, Index n) { return local + static_cast<Index>(v) * n; }
   /// Calls f with each block of a range, and its size made up to whole packets.
   template <class F>
   void each_block(Range r, F&& f) const {
@@ -274,18 +283,18 @@ class Chain final : public Operation<S> {
     });
   }
 
-  /// The operands of a block: where they lie, or copied.
-  template <class Wanted>
-  void load(const Block& block, Index n, S* local, S** at, Wanted&& wanted) const {
-    for (std::size_t v = 0; v < loads_.size(); ++v) {
-      at[v] = slot(local, v);
-      if (!wanted(v)) continue;
-      S* const direct = n == block.size() ? loads_[v].direct(loads_[v].tensor().value, block) : nullptr;
-      if (direct)
-        at[v] = direct;
-      else
-        loads_[v].load(block, at[v]);
+  /// The numbers of a value in memory, a load or one that is kept: where they lie, or copied to its slot.
+  S* loaded(std::size_t v, const Block& block, S* local, Index n) const {
+    const bool whole = n == block.size();
+    S* const to = slot(local, v, n);
+    if (v < loads_.size()) {
+      if (S* const direct = whole ? loads_[v].direct(loads_[v].tensor().value, block) : nullptr) return direct;
+      loads_[v].load(block, to);
+      return to;
     }
+    if (whole) return kept_[v] + block.first;
+    Operand<S>::fill(kept_[v] + block.first, to, block.size());
+    return to;
   }
 
   void add_gradients(Range r, const Back& back) {
@@ -293,31 +302,21 @@ class Chain final : public Operation<S> {
     each_block(r, [&](const Block& block, Index n) {
       alignas(64) S local[local_size];
       S *at[most_values], *gradient[most_values];
-      const bool whole = n == block.size();
-      load(block, n, local, at, [&](std::size_t v) { return back.needs[v]; });
-      for (std::size_t v = loads_.size(); v < values_; ++v) {
-        at[v] = slot(local, v);
-        if (!kept_[v] || !back.needs[v]) continue;
-        if (whole)
-          at[v] = kept_[v] + block.first;
-        else
-          Operand<S>::copy(kept_[v] + block.first, at[v], block.size());
+      for (std::size_t v = 0; v < values_; ++v) {
+        at[v] = slot(local, v, n);
+        gradient[v] = slot(local, values_ + v, n);
       }
+      for (const std::size_t v : back.there) at[v] = loaded(v, block, local, n);
       for (const std::size_t v : back.again)
         step_of(v).rule->forward(at[v], at[step_of(v).a], at[step_of(v).b], n);
-
-      for (std::size_t v = 0; v < values_; ++v) {
-        gradient[v] = slot(local, values_ + v);
-        if (back.first[v])
-          Operand<S>::copy(outputs_[this->at(output_[v])].gradient + block.first, gradient[v], block.size());
-      }
+      for (const std::size_t v : back.first)
+        Operand<S>::fill(outputs_[this->at(output_[v])].gradient + block.first, gradient[v], block.size());
       for (const auto& [v, to_a, to_b, add_a, add_b] : back.turns) {
         const Step& step = step_of(v);
         step.rule->backward({at[step.a], at[step.b], at[v], gradient[v], to_a ? gradient[step.a] : nullptr,
                              to_b ? gradient[step.b] : nullptr, add_a, add_b, n});
       }
-      for (std::size_t v = 0; v < loads_.size(); ++v)
-        if (back.leads[v]) loads_[v].add(block, gradient[v]);
+      for (const std::size_t v : back.last) loads_[v].add(block, gradient[v]);
     });
   }
 
