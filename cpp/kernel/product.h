@@ -90,7 +90,7 @@ class Factor {
 
   /// y (+)= A b, for columns `first` to `first + count` of both. b's pieces stand below one another. `alone`: the
   /// product never has a second column. After each tile calls after(panel, column, columns). Of the rows only those in
-  /// the panels `which`.
+  /// the panels `which`. To what follows in y a column alone may add zeros.
   template <class After>
   void multiply(const std::vector<Right<S>>& b, MatrixMap<S> y, bool add, Index first, Index count,
                 bool alone, Span which, After&& after) const {
@@ -100,6 +100,8 @@ class Factor {
       task.packet = panels.packet();
       task.column = y.outerStride();
       task.valid = panels.valid(panel);
+      if (add && alone)
+        task.valid = std::max(task.valid, (y.cols() - column) * y.outerStride() - panels.row(panel));
       task.fewer = panels.fewer();
       task.add = add;
     });

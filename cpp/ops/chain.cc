@@ -288,7 +288,8 @@ class Chain final : public Operation<S> {
     const bool whole = n == block.size();
     S* const to = slot(local, v, n);
     if (v < loads_.size()) {
-      if (S* const direct = whole ? loads_[v].direct(loads_[v].tensor().value, block) : nullptr) return direct;
+      if (S* const direct = whole ? loads_[v].direct(loads_[v].tensor().value, block) : nullptr)
+        return direct;
       loads_[v].load(block, to);
       return to;
     }

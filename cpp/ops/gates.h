@@ -12,19 +12,22 @@ Tensor<S> stack(Tensor<S> first, Index gates) {
   return first;
 }
 
-/// Where the numbers of one packet of units and one column lie, and how many units are real.
+/// Where the numbers of one packet of units and one column lie, and how many units are real. So much room is there to
+/// write from `state` on.
 template <class S>
 struct Place {
   S* gates;
-  Index unit, state, valid;
+  Index unit, state, valid, room;
 };
 
-/// Calls f(place) for the columns of one panel, which holds one packet of units of every gate.
+/// Calls f(place) for the columns of one panel, which holds one packet of units of every gate. Those before `end` are free
+/// (recurrent.h).
 template <class S, class F>
-void each_column(const Panelled<S>& gates, Index units, Index panel, Index column, Index count, F&& f) {
+void each_column(const Panelled<S>& gates, Index units, Index panel, Index column, Index count, Index end,
+                 F&& f) {
   const Index unit = gates.panels.row(panel), valid = gates.panels.valid(panel, 0);
   for (Index c = column; c < column + count; ++c)
-    f(Place<S>{gates.at(panel, c), unit, c * units + unit, valid});
+    f(Place<S>{gates.at(panel, c), unit, c * units + unit, valid, std::max(valid, (end - c) * units - unit)});
 }
 
 /// Calls f(panel) for the panels of gates that have the units of one panel of plain rows, which has several packets.
@@ -49,9 +52,14 @@ template <class P>
 P state(const ScalarOf<P>* of, const Place<ScalarOf<P>>& at) {
   return load_first<P>(of + at.state, at.valid);
 }
+/// With what follows, so far as there is room: to be written back with nothing but zeros added to that.
+template <class P>
+P whole_state(const ScalarOf<P>* of, const Place<ScalarOf<P>>& at) {
+  return load_first<P>(of + at.state, at.room);
+}
 template <class P>
 void set_state(ScalarOf<P>* of, const Place<ScalarOf<P>>& at, const P& value) {
-  store_first(of + at.state, value, at.valid);
+  store_first(of + at.state, value, at.room);
 }
 
 /// Copies so many rows from the `first` on to packed columns; of columns `column` to `column + count`.

@@ -109,22 +109,24 @@ class ResetAfter final : public Operation<S> {
     const Span mine = r.rows().of(gates_.panels);
     if (apart_)
       columns(r, batch_, [&](Index first, Index count) {
-        input_.multiply(input_pieces_, gates_, false, first, count, false, mine, pass(begin_));
+        input_.multiply(input_pieces_, gates_, false, first, count, false, mine, pass(begin_, r));
       });
     each_frame(r, batch_, [&](Index first, Index count) {
       const bool alone = batch_ == 1;
-      if (!apart_) input_.multiply(input_pieces_, gates_, false, first, count, alone, mine, pass(begin_));
-      state_.multiply(state_pieces_, from_gate(gates_, R), true, first, count, alone, mine, pass(forward_));
+      if (!apart_) input_.multiply(input_pieces_, gates_, false, first, count, alone, mine, pass(begin_, r));
+      state_.multiply(state_pieces_, from_gate(gates_, R), true, first, count, alone, mine,
+                      pass(forward_, r));
     });
   }
 
   void backward(Range r) override {
     const Span mine = r.rows().of(gates_.panels);
+    const auto backward = pass(backward_, r);
     const auto frame = [&](Index first, Index count) {
-      for (Index panel = mine.begin; panel < mine.end; ++panel) backward_(*this, panel, first, count);
+      for (Index panel = mine.begin; panel < mine.end; ++panel) backward(panel, first, count);
     };
     const auto tile = [&](Index plain, Index column, Index count) {
-      each_panel(gates_, plain, [&](Index panel) { backward_(*this, panel, column, count); });
+      each_panel(gates_, plain, [&](Index panel) { backward(panel, column, count); });
     };
     through_time(r, batch_, to_seen_, to_seen_.leads_to(h_), frame, tile);
     to_x_.add(r);
@@ -141,20 +143,20 @@ class ResetAfter final : public Operation<S> {
 
  private:
   enum Gate : Index { N, R, Z, HN };  // the packets of a panel
-  using Pass = void (*)(const ResetAfter&, Index panel, Index column, Index count);
+  using Pass = void (*)(const ResetAfter&, Index panel, Index column, Index count, Index end);
 
   /// The sum under hn begins with its bias.
   template <class P>
-  static void begin(const ResetAfter& self, Index panel, Index column, Index count) {
-    each_column(self.gates_, self.H_, panel, column, count, [&](const Place<S>& at) {
+  static void begin(const ResetAfter& self, Index panel, Index column, Index count, Index end) {
+    each_column(self.gates_, self.H_, panel, column, count, end, [&](const Place<S>& at) {
       set(at, HN, load_first<P>(self.b_hn_.value + at.unit, at.valid));
     });
   }
 
   template <class P>
-  static void forward(const ResetAfter& self, Index panel, Index column, Index count) {
+  static void forward(const ResetAfter& self, Index panel, Index column, Index count, Index end) {
     using namespace Eigen::internal;
-    each_column(self.gates_, self.H_, panel, column, count, [&](const Place<S>& at) {
+    each_column(self.gates_, self.H_, panel, column, count, end, [&](const Place<S>& at) {
       const P past = state<P>(self.past_.value, at);
       const P r = packet_sigmoid(gate<P>(at, R)), z = packet_sigmoid(gate<P>(at, Z));
       const P n = packet_tanh(pmadd(r, gate<P>(at, HN), gate<P>(at, N)));
@@ -167,9 +169,9 @@ class ResetAfter final : public Operation<S> {
 
   /// Each gate gives way to the gradient of its sum.
   template <class P>
-  static void backward(const ResetAfter& self, Index panel, Index column, Index count) {
+  static void backward(const ResetAfter& self, Index panel, Index column, Index count, Index end) {
     using namespace Eigen::internal;
-    each_column(self.gates_, self.H_, panel, column, count, [&](const Place<S>& at) {
+    each_column(self.gates_, self.H_, panel, column, count, end, [&](const Place<S>& at) {
       const P dh = state<P>(self.h_.gradient, at), past = state<P>(self.past_.value, at);
       const P r = gate<P>(at, R), z = gate<P>(at, Z);
       const auto [dn, dz] = unmix(dh, z, gate<P>(at, N), past);
@@ -177,12 +179,14 @@ class ResetAfter final : public Operation<S> {
       set(at, N, dn);
       set(at, Z, dz);
       set(at, HN, pmul(dn, r));
-      if (S* const to = self.past_.gradient) set_state(to, at, pmadd(dh, z, state<P>(to, at)));
+      if (S* const to = self.past_.gradient) set_state(to, at, pmadd(dh, z, whole_state<P>(to, at)));
     });
   }
 
-  auto pass(Pass run) const {
-    return [this, run](Index panel, Index column, Index count) { run(*this, panel, column, count); };
+  auto pass(Pass run, Range r) const {
+    return [this, run, end = free_before(r, batch_)](Index panel, Index column, Index count) {
+      run(*this, panel, column, count, end);
+    };
   }
 
   Index H_, batch_;
@@ -266,19 +270,19 @@ class ResetBefore final : public Operation<S> {
     gates_product_.before(r, gates_);
     candidate_product_.before(r, candidate_);
     each_frame(r, batch_, [&](Index first, Index count) {
-      gates_product_.frame(first, count, gates_, r.rows(), pass(forward_gates_));
+      gates_product_.frame(first, count, gates_, r.rows(), pass(forward_gates_, r));
       r.meet();
-      candidate_product_.frame(first, count, candidate_, r.rows(), by_panel(forward_candidate_));
+      candidate_product_.frame(first, count, candidate_, r.rows(), by_panel(forward_candidate_, r));
     });
   }
 
   void backward(Range r) override {
     const Span mine = r.rows().of(gates_.panels);
+    const auto candidate = pass(backward_candidate_, r);
     const auto frame = [&](Index first, Index count) {
-      for (Index panel = mine.begin; panel < mine.end; ++panel)
-        backward_candidate_(*this, panel, first, count);
+      for (Index panel = mine.begin; panel < mine.end; ++panel) candidate(panel, first, count);
       r.meet();
-      to_kept_.add(first, count, r.rows(), by_panel(backward_gates_));
+      to_kept_.add(r, first, count, by_panel(backward_gates_, r));
     };
     through_time(r, batch_, to_seen_, false, frame, nothing);
     gates_to_x_.add(r);
@@ -298,12 +302,12 @@ class ResetBefore final : public Operation<S> {
 
  private:
   enum Gate : Index { R, Z };
-  using Pass = void (*)(const ResetBefore&, Index panel, Index column, Index count);
+  using Pass = void (*)(const ResetBefore&, Index panel, Index column, Index count, Index end);
 
   template <class P>
-  static void forward_gates(const ResetBefore& self, Index panel, Index column, Index count) {
+  static void forward_gates(const ResetBefore& self, Index panel, Index column, Index count, Index end) {
     using namespace Eigen::internal;
-    each_column(self.gates_, self.H_, panel, column, count, [&](const Place<S>& at) {
+    each_column(self.gates_, self.H_, panel, column, count, end, [&](const Place<S>& at) {
       const P r = packet_sigmoid(gate<P>(at, R));
       set(at, R, r);
       set(at, Z, packet_sigmoid(gate<P>(at, Z)));
@@ -312,8 +316,8 @@ class ResetBefore final : public Operation<S> {
   }
 
   template <class P>
-  static void forward_candidate(const ResetBefore& self, Index panel, Index column, Index count) {
-    self.template each_candidate<P>(panel, column, count, [&](const Place<S>& at, S* candidate) {
+  static void forward_candidate(const ResetBefore& self, Index panel, Index column, Index count, Index end) {
+    self.template each_candidate<P>(panel, column, count, end, [&](const Place<S>& at, S* candidate) {
       const P n = packet_tanh(Eigen::internal::ploadu<P>(candidate));
       Eigen::internal::pstoreu(candidate, n);
       set_state(self.h_.value, at, mix(gate<P>(at, Z), n, state<P>(self.past_.value, at)));
@@ -322,45 +326,47 @@ class ResetBefore final : public Operation<S> {
 
   /// From the gradient of h to those of the sums under n and z; then, once that of what was kept is there, to that under r.
   template <class P>
-  static void backward_candidate(const ResetBefore& self, Index panel, Index column, Index count) {
+  static void backward_candidate(const ResetBefore& self, Index panel, Index column, Index count, Index end) {
     using namespace Eigen::internal;
-    self.template each_candidate<P>(panel, column, count, [&](const Place<S>& at, S* candidate) {
+    self.template each_candidate<P>(panel, column, count, end, [&](const Place<S>& at, S* candidate) {
       const P dh = state<P>(self.h_.gradient, at), past = state<P>(self.past_.value, at);
       const P z = gate<P>(at, Z);
       const auto [dn, dz] = unmix(dh, z, ploadu<P>(candidate), past);
       pstoreu(candidate, dn);
       set(at, Z, dz);
       set_state(self.kept_.gradient, at, pset1<P>(S(0)));
-      if (S* const to = self.past_.gradient) set_state(to, at, pmadd(dh, z, state<P>(to, at)));
+      if (S* const to = self.past_.gradient) set_state(to, at, pmadd(dh, z, whole_state<P>(to, at)));
     });
   }
 
   template <class P>
-  static void backward_gates(const ResetBefore& self, Index panel, Index column, Index count) {
+  static void backward_gates(const ResetBefore& self, Index panel, Index column, Index count, Index end) {
     using namespace Eigen::internal;
-    each_column(self.gates_, self.H_, panel, column, count, [&](const Place<S>& at) {
+    each_column(self.gates_, self.H_, panel, column, count, end, [&](const Place<S>& at) {
       const P d_kept = state<P>(self.kept_.gradient, at), r = gate<P>(at, R);
       set(at, R, pmul(pmul(d_kept, state<P>(self.seen_.value, at)), slope_of_sigmoid(r)));
-      if (S* const to = self.seen_.gradient) set_state(to, at, pmadd(d_kept, r, state<P>(to, at)));
+      if (S* const to = self.seen_.gradient) set_state(to, at, pmadd(d_kept, r, whole_state<P>(to, at)));
     });
   }
 
   /// Calls f(place, candidate) for the columns of one panel of gates.
   template <class P, class F>
-  void each_candidate(Index panel, Index column, Index count, F&& f) const {
+  void each_candidate(Index panel, Index column, Index count, Index end, F&& f) const {
     const Index plain = panel / Tiles<S>::packets, packet = panel % Tiles<S>::packets;
     Index c = column;
-    each_column(gates_, H_, panel, column, count,
+    each_column(gates_, H_, panel, column, count, end,
                 [&](const Place<S>& at) { f(at, candidate_.at(plain, c++) + packet * width_of<P>); });
   }
 
-  auto pass(Pass run) const {
-    return [this, run](Index panel, Index column, Index count) { run(*this, panel, column, count); };
+  auto pass(Pass run, Range r) const {
+    return [this, run, end = free_before(r, batch_)](Index panel, Index column, Index count) {
+      run(*this, panel, column, count, end);
+    };
   }
   /// The same for a product in the candidate's panels.
-  auto by_panel(Pass run) const {
-    return [this, run](Index plain, Index column, Index count) {
-      each_panel(gates_, plain, [&](Index panel) { run(*this, panel, column, count); });
+  auto by_panel(Pass run, Range r) const {
+    return [this, run = pass(run, r)](Index plain, Index column, Index count) {
+      each_panel(gates_, plain, [&](Index panel) { run(panel, column, count); });
     };
   }
 

@@ -127,11 +127,11 @@ class Lstm final : public Operation<S> {
   void forward(Range r) override {
     product_.before(r, gates_);
     each_frame(r, batch_, [&](Index first, Index count) {
-      product_.frame(first, count, gates_, r.rows(), pass(forward_cell_));
+      product_.frame(first, count, gates_, r.rows(), pass(forward_cell_, r));
       if (peephole_ == Peephole::Full) {
         r.meet();
         peep_.multiply(peep_pieces_, from_gate(gates_, O), true, first, count, batch_ == 1,
-                       r.rows().of(peep_.panels()), pass(forward_output_));
+                       r.rows().of(peep_.panels()), pass(forward_output_, r));
       }
       if constexpr (Form::projected) {
         r.meet();
@@ -143,23 +143,24 @@ class Lstm final : public Operation<S> {
 
   void backward(Range r) override {
     const Span mine = r.rows().of(gates_.panels);
+    const auto output = pass(backward_output_, r), cell = pass(backward_cell_, r);
     const auto frame = [&](Index first, Index count) {
       if constexpr (Form::projected) {
         to_m_.multiply(to_m_pieces_, m_.gradients(0), false, first, count, batch_ == 1,
                        r.rows().of(to_m_.panels()), nothing);
         r.meet();
       }
-      for (Index panel = mine.begin; panel < mine.end; ++panel) backward_output_(*this, panel, first, count);
+      for (Index panel = mine.begin; panel < mine.end; ++panel) output(panel, first, count);
       if (peephole_ != Peephole::Full) return;
       r.meet();
-      to_c_.add(first, count, r.rows(), nothing);
+      to_c_.add(r, first, count, nothing);
       r.meet();
-      for (Index panel = mine.begin; panel < mine.end; ++panel) backward_cell_(*this, panel, first, count);
+      for (Index panel = mine.begin; panel < mine.end; ++panel) cell(panel, first, count);
       r.meet();
-      to_c_past_.add(first, count, r.rows(), nothing);
+      to_c_past_.add(r, first, count, nothing);
     };
     const auto tile = [&](Index plain, Index column, Index count) {
-      each_panel(gates_, plain, [&](Index panel) { backward_output_(*this, panel, column, count); });
+      each_panel(gates_, plain, [&](Index panel) { output(panel, column, count); });
     };
     const bool tilewise = !Form::projected && peephole_ != Peephole::Full && to_h_past_.leads_to(h_);
     through_time(r, batch_, to_h_past_, tilewise, frame, tile);
@@ -176,7 +177,7 @@ class Lstm final : public Operation<S> {
         add_outer_product(W_rm_.gradients(0), h_.gradients(r), m_.values(r), part.of(project_.panels()));
     if (peephole_ == Peephole::Diagonal && W_cif_.gradient)
       for (Index panel = mine.begin; panel < mine.end; ++panel)
-        diagonals_(*this, panel, r.begin * batch_, r.size() * batch_);
+        diagonals_(*this, panel, r.begin * batch_, r.size() * batch_, 0);
   }
 
   void read_gate(Index k, Index t, S* to) const override { copy_gate(gates_, k, H_, batch_, t, to); }
@@ -185,7 +186,7 @@ class Lstm final : public Operation<S> {
   static constexpr bool coupled = Form::coupled;
   static constexpr Index gate_count = coupled ? 3 : 4;
   enum Gate : Index { I, F, G = gate_count - 2, O };  // the packets of a panel; F only if it is no 1 - i
-  using Pass = void (*)(const Lstm&, Index panel, Index column, Index count);
+  using Pass = void (*)(const Lstm&, Index panel, Index column, Index count, Index end);
 
   /// A diagonal peephole's weights: of W_cif the k-th gate's, or of W_co.
   template <class P>
@@ -195,9 +196,9 @@ class Lstm final : public Operation<S> {
 
   /// From the sums to the cell, and where no product with it is needed, on to the output.
   template <class P>
-  static void forward_cell(const Lstm& self, Index panel, Index column, Index count) {
+  static void forward_cell(const Lstm& self, Index panel, Index column, Index count, Index end) {
     using namespace Eigen::internal;
-    each_column(self.gates_, self.H_, panel, column, count, [&](const Place<S>& at) {
+    each_column(self.gates_, self.H_, panel, column, count, end, [&](const Place<S>& at) {
       const P past = state<P>(self.c_past_.value, at);
       P i = gate<P>(at, I);
       if (self.peephole_ == Peephole::Diagonal) i = pmadd(diagonal<P>(self.W_cif_, 0, self.H_, at), past, i);
@@ -222,8 +223,8 @@ class Lstm final : public Operation<S> {
   }
 
   template <class P>
-  static void forward_output(const Lstm& self, Index panel, Index column, Index count) {
-    each_column(self.gates_, self.H_, panel, column, count,
+  static void forward_output(const Lstm& self, Index panel, Index column, Index count, Index end) {
+    each_column(self.gates_, self.H_, panel, column, count, end,
                 [&](const Place<S>& at) { output(self, at, state<P>(self.c_.value, at)); });
   }
 
@@ -242,10 +243,10 @@ class Lstm final : public Operation<S> {
   // The mirror, from below; each gate gives way to the gradient of its sum.
 
   template <class P>
-  static void backward_output(const Lstm& self, Index panel, Index column, Index count) {
+  static void backward_output(const Lstm& self, Index panel, Index column, Index count, Index end) {
     using namespace Eigen::internal;
     const P one = pset1<P>(S(1));
-    each_column(self.gates_, self.H_, panel, column, count, [&](const Place<S>& at) {
+    each_column(self.gates_, self.H_, panel, column, count, end, [&](const Place<S>& at) {
       const P dh = state<P>(self.m_.gradient, at);
       const P tanh_c = state<P>(self.tanh_c_, at);
       const P o = gate<P>(at, O), dh_o = pmul(dh, o);
@@ -260,8 +261,8 @@ class Lstm final : public Operation<S> {
   }
 
   template <class P>
-  static void backward_cell(const Lstm& self, Index panel, Index column, Index count) {
-    each_column(self.gates_, self.H_, panel, column, count,
+  static void backward_cell(const Lstm& self, Index panel, Index column, Index count, Index end) {
+    each_column(self.gates_, self.H_, panel, column, count, end,
                 [&](const Place<S>& at) { cell(self, at, state<P>(self.c_.gradient, at)); });
   }
 
@@ -281,7 +282,7 @@ class Lstm final : public Operation<S> {
     }
     set(at, G, pmul(dc_i, psub(one, pmul(g, g))));
     if (!self.c_past_.gradient) return;
-    P d_past = padd(state<P>(self.c_past_.gradient, at), dc_f);
+    P d_past = padd(whole_state<P>(self.c_past_.gradient, at), dc_f);
     if (self.peephole_ == Peephole::Diagonal) {
       d_past = pmadd(diagonal<P>(self.W_cif_, 0, self.H_, at), d_i, d_past);
       if constexpr (!coupled) d_past = pmadd(diagonal<P>(self.W_cif_, 1, self.H_, at), d_f, d_past);
@@ -291,10 +292,10 @@ class Lstm final : public Operation<S> {
 
   /// The gradients of diagonal peepholes.
   template <class P>
-  static void diagonals(const Lstm& self, Index panel, Index column, Index count) {
+  static void diagonals(const Lstm& self, Index panel, Index column, Index count, Index end) {
     using namespace Eigen::internal;
     P i = pset1<P>(S(0)), f = i, o = i;
-    each_column(self.gates_, self.H_, panel, column, count, [&](const Place<S>& at) {
+    each_column(self.gates_, self.H_, panel, column, count, end, [&](const Place<S>& at) {
       const P past = state<P>(self.c_past_.value, at);
       i = pmadd(gate<P>(at, I), past, i);
       if constexpr (!coupled) f = pmadd(gate<P>(at, F), past, f);
@@ -309,8 +310,10 @@ class Lstm final : public Operation<S> {
     add(self.W_co_.gradient, o);
   }
 
-  auto pass(Pass run) const {
-    return [this, run](Index panel, Index column, Index count) { run(*this, panel, column, count); };
+  auto pass(Pass run, Range r) const {
+    return [this, run, end = free_before(r, batch_)](Index panel, Index column, Index count) {
+      run(*this, panel, column, count, end);
+    };
   }
 
   Peephole peephole_;

@@ -142,12 +142,12 @@ class NormalisedLstm final : public Operation<S> {
   template <class F>
   void each(Index first, Index count, F&& f) const {
     for (Index panel = 0; panel < gates_.panels.count(); ++panel)
-      each_column(gates_, H_, panel, first, count, f);
+      each_column(gates_, H_, panel, first, count, 0, f);
   }
 
   /// The same units and column among the products, and among what there is one number of for each unit.
   Place<S> in(const Panelled<S>& products, const Place<S>& at) const {
-    return {products.data + (at.gates - gates_.data), at.unit, at.state, at.valid};
+    return {products.data + (at.gates - gates_.data), at.unit, at.state, at.valid, at.room};
   }
   S* of_unit(const Panelled<S>& one, const Place<S>& at) const {
     return one.data + (at.gates - gates_.data) / static_cast<Index>(gate_count);

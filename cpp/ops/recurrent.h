@@ -11,6 +11,13 @@ inline constexpr Span all_packets{0, 4};
 /// With fewer lanes than these, and several frames, what a cell's inputs give is made for all frames at once.
 inline constexpr Index few_lanes = 4;
 
+/// The columns before this one are free: behind those at work, they hold what is still to be written, or, on the way back,
+/// gradients that were used. Packets may reach over into them. A part of a packet, stored, takes time to reach the cache,
+/// and a load that follows at once would wait for it.
+inline Index free_before(Range r, Index batch) {
+  return batch == 1 && !r.member ? r.end : 0;
+}
+
 /// Calls f(first, count) for the columns of each frame of a range in turn; then its rows are all there.
 template <class F>
 void each_frame(Range r, Index batch, F&& f) {
@@ -110,15 +117,15 @@ class Back {
   void pack() { factor_.pack(); }
 
   void add(Range r) const {
-    columns(r, x_.shape.batch, [&](Index first, Index count) { add(first, count, r.rows(), nothing); });
+    columns(r, x_.shape.batch, [&](Index first, Index count) { add(r, first, count, nothing); });
   }
-  /// The same, given columns; then after(panel, column, count) for each tile.
+  /// The same for some columns of the range; then after(panel, column, count) for each tile.
   template <class After>
-  void add(Index first, Index count, Part rows, After&& after) const {
+  void add(Range r, Index first, Index count, After&& after) const {
     if (!x_.gradient) return;
     const bool alone = x_.shape.batch == 1 && count == 1;
-    factor_.multiply(pieces_, x_.gradients(0), !x_.fresh, first, count, alone, rows.of(factor_.panels()),
-                     after);
+    factor_.multiply(pieces_, x_.gradients({0, free_before(r, x_.shape.batch)}), !x_.fresh, first, count,
+                     alone, r.rows().of(factor_.panels()), after);
   }
 
   /// Whether x is the past of y, so that what is added at frame t goes to y at t - 1.
@@ -142,10 +149,10 @@ void through_time(Range r, Index batch, const Back<S>& back, bool tilewise, Fram
       if (t == r.end - 1 || !tilewise) frame(first, count);
       r.meet();
       if (t > r.begin && tilewise)
-        back.add(first, count, r.rows(),
+        back.add(r, first, count,
                  [&](Index panel, Index column, Index n) { tile(panel, column - batch, n); });
       else
-        back.add(first, count, r.rows(), nothing);
+        back.add(r, first, count, nothing);
       if (!tilewise) r.meet();
     });
   }

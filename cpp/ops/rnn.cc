@@ -60,6 +60,8 @@ class Rnn final : public Operation<S> {
         h_(b.outputs[0]),
         panels_(Panels::plain<S>(h_.shape.features)),
         product_(panels_, W_ax_.version, x_.shape.batch, b.frames) {
+    sums_ = {panels_, nullptr, x_.shape.batch * (product_.apart() ? b.frames : 1)};
+    sums_.data = b.scratch.take(sums_.size());
     product_.input(W_ax_, x_);
     product_.input(b_a_);
     product_.state(W_aa_, past_);
@@ -87,17 +89,19 @@ class Rnn final : public Operation<S> {
   }
 
   void forward(Range r) override {
+    const Index end = free_before(r, x_.shape.batch);
     const auto activate = [&](Index panel, Index column, Index count) {
-      activate_(*this, panel, column, count);
+      activate_(*this, panel, column, count, end);
     };
-    product_.before(r, h_.values(0));
-    each_frame(r, x_.shape.batch, [&](Index first, Index count) {
-      product_.frame(first, count, h_.values(0), r.rows(), activate);
-    });
+    product_.before(r, sums_);
+    each_frame(r, x_.shape.batch,
+               [&](Index first, Index count) { product_.frame(first, count, sums_, r.rows(), activate); });
   }
 
   void backward(Range r) override {
-    const auto tile = [&](Index panel, Index column, Index count) { backward_(*this, panel, column, count); };
+    const auto tile = [&](Index panel, Index column, Index count) {
+      backward_(*this, panel, column, count, 0);
+    };
     const Span mine = r.rows().of(panels_);
     const auto frame = [&](Index first, Index count) {
       for (Index panel = mine.begin; panel < mine.end; ++panel) tile(panel, first, count);
@@ -111,38 +115,42 @@ class Rnn final : public Operation<S> {
 
  private:
   template <class P, class Activation>
-  static void activate(const Rnn& self, Index panel, Index column, Index count) {
-    self.template each_packet<P>(panel, column, count, [&](Index place, Index valid, Index, Index) {
-      S* const h = self.h_.value + place;
-      store_first(h, Activation::value(load_first<P>(h, valid)), valid);
+  static void activate(const Rnn& self, Index panel, Index column, Index count, Index end) {
+    using namespace Eigen::internal;
+    self.template each_packet<P>(self.sums_, panel, column, count, [&](Index place, Index valid, S* z) {
+      const Index room = std::max(valid, end * self.h_.outer - place);
+      store_first(self.h_.value + place, Activation::value(ploadu<P>(z)), room);
     });
   }
 
   /// From the gradient of h to that under the activation.
   template <class P, class Activation>
-  static void backward(const Rnn& self, Index panel, Index column, Index count) {
+  static void backward(const Rnn& self, Index panel, Index column, Index count, Index) {
     using namespace Eigen::internal;
-    self.template each_packet<P>(panel, column, count, [&](Index place, Index valid, Index packet, Index c) {
+    self.template each_packet<P>(self.dz_, panel, column, count, [&](Index place, Index valid, S* dz) {
       const P h = load_first<P>(self.h_.value + place, valid);
       const P dh = load_first<P>(self.h_.gradient + place, valid);
-      pstoreu(self.dz_.at(panel, c) + packet * width_of<P>, Activation::back(h, dh));
+      pstoreu(dz, Activation::back(h, dh));
     });
   }
 
-  /// Calls f(place, valid, packet, column): where the packet's rows lie in h, and how many are real.
+  /// Calls f(place, valid, numbers): where the packet's rows lie in h, how many are real, and where they lie in panels.
   template <class P, class F>
-  void each_packet(Index panel, Index column, Index count, F&& f) const {
-    for (Index c = column; c < column + count; ++c)
-      for (Index v = 0; v < panels_.packets(panel); ++v)
-        f(c * h_.outer + panels_.row(panel) + v * width_of<P>, panels_.valid(panel, v), v, c);
+  void each_packet(const Panelled<S>& all, Index panel, Index column, Index count, F&& f) const {
+    for (Index c = column; c < column + count; ++c) {
+      S* numbers = all.at(panel, c);
+      for (Index v = 0; v < panels_.packets(panel); ++v, numbers += width_of<P>)
+        f(c * h_.outer + panels_.row(panel) + v * width_of<P>, panels_.valid(panel, v), numbers);
+    }
   }
 
-  using Pass = void (*)(const Rnn&, Index panel, Index column, Index count);
+  using Pass = void (*)(const Rnn&, Index panel, Index column, Index count, Index end);
 
   Tensor<S> x_, past_, W_ax_, W_aa_, b_a_, h_;
   Panels panels_;
   RecurrentProduct<S> product_;
-  Panelled<S> dz_;  // scratch: the gradient of the sum under the activation
+  Panelled<S> sums_;  // scratch: under the activation; of one frame where no more is needed
+  Panelled<S> dz_;    // scratch: the gradient of the sum under the activation
   Back<S> to_x_, to_past_;
   WeightGradients<S> gradients_;
   Pass activate_ = nullptr, backward_ = nullptr;
