@@ -110,7 +110,7 @@ class Affine final : public Operation<S> {
     for (Factor<S>& factor : transposed_) factor.pack();
   }
 
-  void forward(Range r) override {
+  void forward(const Range& r) override {
     columns(r, y_.shape.batch, [&](Index first, Index count) {
       if (base_.value) of(y_, y_.value, first, count) = of(base_, base_.value, first, count);
       left_.multiply(right_, y_.values(0), base_.value != nullptr, first, count, alone(count),
@@ -118,7 +118,7 @@ class Affine final : public Operation<S> {
     });
   }
 
-  void backward(Range r) override {
+  void backward(const Range& r) override {
     columns(r, y_.shape.batch, [&](Index first, Index count) {
       if (base_.gradient) of(base_, base_.gradient, first, count) += of(y_, y_.gradient, first, count);
       for (std::size_t k = 0; k < x_.size(); ++k)  // dx_k += W_k^T dy
@@ -128,7 +128,7 @@ class Affine final : public Operation<S> {
     });
   }
 
-  void accumulate(Range r, Part part) override {
+  void accumulate(const Range& r, Part part) override {
     static S one = 1;
     const MatrixMap<S> dy = y_.gradients(r);
     for (std::size_t k = 0; k < x_.size(); ++k) columns_[k].add_gradient(dy, x_[k].values(r), part);

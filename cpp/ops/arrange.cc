@@ -6,7 +6,7 @@ namespace {
 
 /// The lanes of a range out of all of them.
 template <class M>
-auto lanes(M&& all, Range r) {
+auto lanes(M&& all, const Range& r) {
   return r.lanes == Range::all ? all.middleCols(0, all.cols()) : all.middleCols(r.lane, r.lanes);
 }
 
@@ -17,17 +17,17 @@ class Concat final : public Operation<S> {
   explicit Concat(const Binding<S>& b)
       : x_(b.inputs), y_(b.outputs[0]), axis_(std::get<Index>(b.attributes.at("axis"))) {}
 
-  void forward(Range r) override {
+  void forward(const Range& r) override {
     each_part(r, &Tensor<S>::value, [&](const Tensor<S>& x, Index t, auto y) { y = lanes(x.values(t), r); });
   }
 
-  void backward(Range r) override {
+  void backward(const Range& r) override {
     each_part(r, &Tensor<S>::gradient, [&](const Tensor<S>& x, Index t, auto dy) {
       if (x.gradient && !x.constant()) lanes(x.gradients(t), r) += dy;
     });
   }
 
-  void accumulate(Range r, Part) override {
+  void accumulate(const Range& r, Part) override {
     each_part(r, &Tensor<S>::gradient, [](const Tensor<S>& x, Index t, auto dy) {
       if (x.gradient && x.constant()) x.gradients(t) += dy;
     });
@@ -37,7 +37,7 @@ class Concat final : public Operation<S> {
   /// Calls f with each frame, each input, and the input's own part of the output (or of the output's
   /// gradient).
   template <class F>
-  void each_part(Range r, S* Tensor<S>::* which, F&& f) const {
+  void each_part(const Range& r, S* Tensor<S>::* which, F&& f) const {
     const Range frames = y_.frames(r);
     for (Index t = frames.begin; t < frames.end; ++t) {
       MatrixMap<S> whole = which == &Tensor<S>::value ? y_.values(t) : y_.gradients(t);
@@ -86,18 +86,18 @@ class Slice final : public Operation<S> {
   explicit Slice(const Binding<S>& b)
       : x_(b.inputs[0]), y_(b.outputs[0]), start_(std::get<Index>(b.attributes.at("start"))) {}
 
-  void forward(Range r) override { y_.values(r) = x_.values(r).middleRows(start_, y_.shape.features); }
+  void forward(const Range& r) override { y_.values(r) = x_.values(r).middleRows(start_, y_.shape.features); }
 
-  void backward(Range r) override {
+  void backward(const Range& r) override {
     if (!x_.constant()) add_gradient(r);
   }
 
-  void accumulate(Range r, Part) override {
+  void accumulate(const Range& r, Part) override {
     if (x_.constant()) add_gradient(r);
   }
 
  private:
-  void add_gradient(Range r) {
+  void add_gradient(const Range& r) {
     if (x_.gradient) x_.gradients(r).middleRows(start_, y_.shape.features) += y_.gradients(r);
   }
 
@@ -128,7 +128,7 @@ class Expand final : public Operation<S> {
  public:
   explicit Expand(const Binding<S>& b) : x_(b.inputs[0]), y_(b.outputs[0]), walk_({y_, x_}) {}
 
-  void forward(Range r) override {
+  void forward(const Range& r) override {
     lying(walk_.stride(1), [&](auto x_lies) {
       walk_.rows(r, [&](Index n, const auto& at) {
         Row<S>(y_.value + at[0], n) = x_lies.read(x_.value + at[1], n, walk_.stride(1));
@@ -136,16 +136,16 @@ class Expand final : public Operation<S> {
     });
   }
 
-  void backward(Range r) override {
+  void backward(const Range& r) override {
     if (!x_.constant()) add_gradient(r);
   }
 
-  void accumulate(Range r, Part) override {
+  void accumulate(const Range& r, Part) override {
     if (x_.constant()) add_gradient(r);
   }
 
  private:
-  void add_gradient(Range r) {
+  void add_gradient(const Range& r) {
     if (!x_.gradient) return;
     lying(walk_.stride(1), [&](auto x_lies) {
       walk_.rows(r, [&](Index n, const auto& at) {

@@ -177,7 +177,7 @@ class Chain final : public Operation<S> {
     to_constants_.settle(*this);
   }
 
-  void forward(Range r) override {
+  void forward(const Range& r) override {
     each_block(r, [&](const Block& block, Index n) {
       alignas(64) S local[local_size];
       S* at[most_values];
@@ -191,8 +191,8 @@ class Chain final : public Operation<S> {
     });
   }
 
-  void backward(Range r) override { add_gradients(r, to_frames_); }
-  void accumulate(Range r, Part) override { add_gradients(r, to_constants_); }
+  void backward(const Range& r) override { add_gradients(r, to_frames_); }
+  void accumulate(const Range& r, Part) override { add_gradients(r, to_constants_); }
 
  private:
   static constexpr Index local_size = 32768 / sizeof(S);
@@ -270,7 +270,7 @@ class Chain final : public Operation<S> {
   static S* slot(S* local, std::size_t v, Index n) { return local + static_cast<Index>(v) * n; }
   /// Calls f with each block of a range, and its size made up to whole packets.
   template <class F>
-  void each_block(Range r, F&& f) const {
+  void each_block(const Range& r, F&& f) const {
     constexpr Index width = width_of<FullPacket<S>>;
     const Index scale = code_.shape.features / rows_;
     columns(r, code_.shape.batch, [&](Index from, Index count) {
@@ -298,7 +298,7 @@ class Chain final : public Operation<S> {
     return to;
   }
 
-  void add_gradients(Range r, const Back& back) {
+  void add_gradients(const Range& r, const Back& back) {
     if (back.turns.empty()) return;
     each_block(r, [&](const Block& block, Index n) {
       alignas(64) S local[local_size];

@@ -98,7 +98,7 @@ class Unary final : public Operation<S> {
  public:
   explicit Unary(const Binding<S>& b) : x_(b.inputs[0]), y_(b.outputs[0]), walk_({y_, x_}) {}
 
-  void forward(Range r) override {
+  void forward(const Range& r) override {
     lying(walk_.stride(1), [&](auto x_lies) {
       walk_.rows(y_.frames(r), [&](Index n, const auto& at) {
         Row<S>(y_.value + at[0], n) = Rule::value(x_lies.read(x_.value + at[1], n, walk_.stride(1)));
@@ -106,16 +106,16 @@ class Unary final : public Operation<S> {
     });
   }
 
-  void backward(Range r) override {
+  void backward(const Range& r) override {
     if (!x_.constant()) add_gradient(r);
   }
 
-  void accumulate(Range r, Part) override {
+  void accumulate(const Range& r, Part) override {
     if (x_.constant()) add_gradient(r);
   }
 
  private:
-  void add_gradient(Range r) {  // dx += dy y'(x)
+  void add_gradient(const Range& r) {  // dx += dy y'(x)
     if (!x_.gradient) return;
     lying(walk_.stride(1), [&](auto x_lies) {
       walk_.rows(y_.frames(r), [&](Index n, const auto& at) {
@@ -137,17 +137,17 @@ class Binary final : public Operation<S> {
   explicit Binary(const Binding<S>& b)
       : a_(b.inputs[0]), b_(b.inputs[1]), y_(b.outputs[0]), walk_({y_, a_, b_}) {}
 
-  void forward(Range r) override {
+  void forward(const Range& r) override {
     rows(r, [&](Index n, const auto& at, auto, auto, const auto& a, const auto& b) {
       Row<S>(y_.value + at[0], n) = Rule::value(a, b);
     });
   }
 
-  void backward(Range r) override { add_gradients(r, !a_.constant(), !b_.constant()); }
-  void accumulate(Range r, Part) override { add_gradients(r, a_.constant(), b_.constant()); }
+  void backward(const Range& r) override { add_gradients(r, !a_.constant(), !b_.constant()); }
+  void accumulate(const Range& r, Part) override { add_gradients(r, a_.constant(), b_.constant()); }
 
  private:
-  void add_gradients(Range r, bool to_a, bool to_b) {  // da += dy dy/da,  db += dy dy/db
+  void add_gradients(const Range& r, bool to_a, bool to_b) {  // da += dy dy/da,  db += dy dy/db
     to_a = to_a && a_.gradient;
     to_b = to_b && b_.gradient;
     if (!to_a && !to_b) return;
@@ -160,7 +160,7 @@ class Binary final : public Operation<S> {
 
   /// Calls f for every row, with how the operands lie and what they hold.
   template <class F>
-  void rows(Range r, F&& f) const {
+  void rows(const Range& r, F&& f) const {
     lying(walk_.stride(1), walk_.stride(2), [&](auto a_lies, auto b_lies) {
       walk_.rows(y_.frames(r), [&](Index n, const auto& at) {
         f(n, at, a_lies, b_lies, a_lies.read(a_.value + at[1], n, walk_.stride(1)),

@@ -10,7 +10,7 @@ class Embedding final : public Operation<S> {
  public:
   explicit Embedding(const Binding<S>& b) : symbols_(b.inputs[0]), table_(b.inputs[1]), y_(b.outputs[0]) {}
 
-  void forward(Range r) override {
+  void forward(const Range& r) override {
     each_frame_of(y_, r, [&](Index t, Index lane, Index end) {
       const auto table = table_.values(t);
       auto y = y_.values(t);
@@ -18,17 +18,17 @@ class Embedding final : public Operation<S> {
     });
   }
 
-  void backward(Range r) override {
+  void backward(const Range& r) override {
     if (!table_.constant()) add_gradient(r, {});
   }
 
-  void accumulate(Range r, Part part) override {
+  void accumulate(const Range& r, Part part) override {
     if (table_.constant()) add_gradient(r, part);
   }
 
  private:
   /// A share of the rows, in whole cache lines.
-  void add_gradient(Range r, Part part) {
+  void add_gradient(const Range& r, Part part) {
     if (!table_.gradient) return;
     constexpr Index line = 64 / sizeof(S);
     const Index rows = y_.shape.features, lines = (rows + line - 1) / line;

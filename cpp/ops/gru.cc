@@ -105,7 +105,7 @@ class ResetAfter final : public Operation<S> {
     to_seen_.pack();
   }
 
-  void forward(Range r) override {
+  void forward(const Range& r) override {
     const Span mine = r.rows().of(gates_.panels);
     if (apart_)
       columns(r, batch_, [&](Index first, Index count) {
@@ -119,7 +119,7 @@ class ResetAfter final : public Operation<S> {
     });
   }
 
-  void backward(Range r) override {
+  void backward(const Range& r) override {
     const Span mine = r.rows().of(gates_.panels);
     const auto backward = pass(backward_, r);
     const auto frame = [&](Index first, Index count) {
@@ -134,7 +134,7 @@ class ResetAfter final : public Operation<S> {
   }
 
   /// By now the gates hold the gradients of their sums.
-  void accumulate(Range r, Part part) override { gradients_.accumulate(r, part.of(gates_.panels)); }
+  void accumulate(const Range& r, Part part) override { gradients_.accumulate(r, part.of(gates_.panels)); }
 
   void read_gate(Index k, Index t, S* to) const override {
     static constexpr Gate order[] = {R, Z, N};
@@ -183,7 +183,7 @@ class ResetAfter final : public Operation<S> {
     });
   }
 
-  auto pass(Pass run, Range r) const {
+  auto pass(Pass run, const Range& r) const {
     return [this, run, end = free_before(r, batch_)](Index panel, Index column, Index count) {
       run(*this, panel, column, count, end);
     };
@@ -266,7 +266,7 @@ class ResetBefore final : public Operation<S> {
     for (Back<S>* back : {&gates_to_x_, &candidate_to_x_, &to_seen_, &to_kept_}) back->pack();
   }
 
-  void forward(Range r) override {
+  void forward(const Range& r) override {
     gates_product_.before(r, gates_);
     candidate_product_.before(r, candidate_);
     each_frame(r, batch_, [&](Index first, Index count) {
@@ -276,7 +276,7 @@ class ResetBefore final : public Operation<S> {
     });
   }
 
-  void backward(Range r) override {
+  void backward(const Range& r) override {
     const Span mine = r.rows().of(gates_.panels);
     const auto candidate = pass(backward_candidate_, r);
     const auto frame = [&](Index first, Index count) {
@@ -290,7 +290,7 @@ class ResetBefore final : public Operation<S> {
     r.meet();
   }
 
-  void accumulate(Range r, Part part) override {
+  void accumulate(const Range& r, Part part) override {
     gates_gradients_.accumulate(r, part.of(gates_.panels));
     candidate_gradients_.accumulate(r, part.of(candidate_.panels));
   }
@@ -358,13 +358,13 @@ class ResetBefore final : public Operation<S> {
                 [&](const Place<S>& at) { f(at, candidate_.at(plain, c++) + packet * width_of<P>); });
   }
 
-  auto pass(Pass run, Range r) const {
+  auto pass(Pass run, const Range& r) const {
     return [this, run, end = free_before(r, batch_)](Index panel, Index column, Index count) {
       run(*this, panel, column, count, end);
     };
   }
   /// The same for a product in the candidate's panels.
-  auto by_panel(Pass run, Range r) const {
+  auto by_panel(Pass run, const Range& r) const {
     return [this, run = pass(run, r)](Index plain, Index column, Index count) {
       each_panel(gates_, plain, [&](Index panel) { run(panel, column, count); });
     };

@@ -29,29 +29,29 @@ class Linear final : public Operation<S> {
     if (b_.gradient) transposed_.pack();
   }
 
-  void forward(Range r) override {
+  void forward(const Range& r) override {
     columns(y_.frames(r), y_.shape.batch, [&](Index first, Index count) {
       left_.multiply(right_, y_.values(0), false, first, count, alone_, Part{}.of(left_.panels()), nothing);
     });
   }
 
-  void backward(Range r) override {
+  void backward(const Range& r) override {
     if (!b_.constant()) add_gradient_b(r);
     if (!a_.constant()) add_gradient_a(r, {});
   }
 
-  void accumulate(Range r, Part part) override {
+  void accumulate(const Range& r, Part part) override {
     if (b_.constant() && part.index == 0) add_gradient_b(r);
     if (a_.constant()) add_gradient_a(r, part);
   }
 
  private:
-  void add_gradient_a(Range r, Part part) {  // da += dy b^T
+  void add_gradient_a(const Range& r, Part part) {  // da += dy b^T
     if (a_.gradient)
       add_outer_product(a_.gradients(0), y_.gradients(r), b_.values(r), part.of(left_.panels()));
   }
 
-  void add_gradient_b(Range r) {  // db += a^T dy
+  void add_gradient_b(const Range& r) {  // db += a^T dy
     if (!b_.gradient) return;
     columns(y_.frames(r), y_.shape.batch, [&](Index first, Index count) {
       transposed_.multiply(gradient_, b_.gradients(0), !b_.fresh, first, count, alone_,
@@ -71,14 +71,14 @@ class Bilinear final : public Operation<S> {
  public:
   explicit Bilinear(const Binding<S>& b) : a_(b.inputs[0]), b_(b.inputs[1]), y_(b.outputs[0]) {}
 
-  void forward(Range r) override {
+  void forward(const Range& r) override {
     for (Index t = r.begin; t < r.end; ++t) {
       y_.values(t).setZero();
       add_product(y_.values(t), a_.values(t), b_.values(t));
     }
   }
 
-  void backward(Range r) override {
+  void backward(const Range& r) override {
     if (!b_.constant()) add_gradient_b(r);
     if (!a_.gradient) return;
     for (Index t = r.begin; t < r.end; ++t)  // da += dy b^T
@@ -86,12 +86,12 @@ class Bilinear final : public Operation<S> {
                         Part{}.of(Panels::plain<S>(a_.shape.features)));
   }
 
-  void accumulate(Range r, Part part) override {
+  void accumulate(const Range& r, Part part) override {
     if (b_.constant() && part.index == 0) add_gradient_b(r);
   }
 
  private:
-  void add_gradient_b(Range r) {  // db += a^T dy
+  void add_gradient_b(const Range& r) {  // db += a^T dy
     if (!b_.gradient) return;
     for (Index t = r.begin; t < r.end; ++t) {
       if (b_.fresh) b_.gradients(t).setZero();
@@ -146,21 +146,21 @@ class Transpose final : public Operation<S> {
  public:
   explicit Transpose(const Binding<S>& b) : x_(b.inputs[0]), y_(b.outputs[0]) {}
 
-  void forward(Range r) override {
+  void forward(const Range& r) override {
     const Range frames = y_.frames(r);
     for (Index t = frames.begin; t < frames.end; ++t) y_.values(t) = x_.values(t).transpose();
   }
 
-  void backward(Range r) override {
+  void backward(const Range& r) override {
     if (!x_.constant()) add_gradient(r);
   }
 
-  void accumulate(Range r, Part) override {
+  void accumulate(const Range& r, Part) override {
     if (x_.constant()) add_gradient(r);
   }
 
  private:
-  void add_gradient(Range r) {  // dx += dy^T
+  void add_gradient(const Range& r) {  // dx += dy^T
     if (!x_.gradient) return;
     const Range frames = y_.frames(r);
     for (Index t = frames.begin; t < frames.end; ++t) x_.gradients(t) += y_.gradients(t).transpose();

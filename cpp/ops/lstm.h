@@ -124,7 +124,7 @@ class Lstm final : public Operation<S> {
     to_c_.pack();
   }
 
-  void forward(Range r) override {
+  void forward(const Range& r) override {
     product_.before(r, gates_);
     each_frame(r, batch_, [&](Index first, Index count) {
       product_.frame(first, count, gates_, r.rows(), pass(forward_cell_, r));
@@ -141,7 +141,7 @@ class Lstm final : public Operation<S> {
     });
   }
 
-  void backward(Range r) override {
+  void backward(const Range& r) override {
     const Span mine = r.rows().of(gates_.panels);
     const auto output = pass(backward_output_, r), cell = pass(backward_cell_, r);
     const auto frame = [&](Index first, Index count) {
@@ -169,7 +169,7 @@ class Lstm final : public Operation<S> {
   }
 
   /// By now the gates hold the gradients of the sums under their sigmoids and tanh.
-  void accumulate(Range r, Part part) override {
+  void accumulate(const Range& r, Part part) override {
     const Span mine = part.of(gates_.panels);
     gradients_.accumulate(r, mine);
     if constexpr (Form::projected)
@@ -310,7 +310,7 @@ class Lstm final : public Operation<S> {
     add(self.W_co_.gradient, o);
   }
 
-  auto pass(Pass run, Range r) const {
+  auto pass(Pass run, const Range& r) const {
     return [this, run, end = free_before(r, batch_)](Index panel, Index column, Index count) {
       run(*this, panel, column, count, end);
     };

@@ -100,7 +100,7 @@ class NormalisedLstm final : public Operation<S> {
     for (const LayerNorm<S>* norm : {&norm_x_, &norm_h_, &norm_cell_}) norm->prepare();
   }
 
-  void forward(Range r) override {
+  void forward(const Range& r) override {
     const Span mine = r.rows().of(gates_.panels);
     const auto input = [&](Index first, Index count, bool alone) {
       input_.multiply(input_pieces_, from_x_, false, first, count, alone, mine, nothing);
@@ -115,7 +115,7 @@ class NormalisedLstm final : public Operation<S> {
     });
   }
 
-  void backward(Range r) override {
+  void backward(const Range& r) override {
     const auto frame = [&](Index first, Index count) {
       if (r.leads()) backward_(*this, first, count);
     };
@@ -124,7 +124,7 @@ class NormalisedLstm final : public Operation<S> {
     r.meet();
   }
 
-  void accumulate(Range r, Part part) override {
+  void accumulate(const Range& r, Part part) override {
     const Span mine = part.of(gates_.panels);
     for (const WeightGradients<S>& gradients : gradients_) gradients.accumulate(r, mine);
     for (const LayerNorm<S>* norm : {&norm_x_, &norm_h_, &norm_cell_}) norm->accumulate(mine);

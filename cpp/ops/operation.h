@@ -40,7 +40,8 @@
 
 namespace bptt {
 
-/// Frames, and the lanes of each: all of them, unless threads share a frame.
+/// Frames, and the lanes of each: all of them, unless threads share a frame. Handed on by reference: a copy made
+/// right after its numbers were written waits until they have reached the cache.
 struct Range {
   Index begin, end;
   Index lane = 0, lanes = all;  // the first, and how many
@@ -60,7 +61,7 @@ struct Range {
 
 /// Calls f(first, count) for all columns of a range that lie side by side, for values with so many lanes.
 template <class F>
-void columns(Range r, Index batch, F&& f) {
+void columns(const Range& r, Index batch, F&& f) {
   if (r.lanes == Range::all) return f(r.begin * batch, r.size() * batch);
   for (Index t = r.begin; t < r.end; ++t) f(t * batch + r.lane, r.lanes);
 }
@@ -82,10 +83,10 @@ struct Tensor {
 
   bool constant() const { return extent == Extent::Constant; }
   /// The frames that a range means for this value.
-  Range frames(Range r) const { return extent == Extent::Frame ? r : Range{0, 1}; }
+  Range frames(const Range& r) const { return extent == Extent::Frame ? r : Range{0, 1}; }
   /// A range as one matrix; if not all lanes are in it, it has one frame.
-  MatrixMap<S> values(Range r) const { return map(value, r); }
-  MatrixMap<S> gradients(Range r) const { return map(gradient, r); }
+  MatrixMap<S> values(const Range& r) const { return map(value, r); }
+  MatrixMap<S> gradients(const Range& r) const { return map(gradient, r); }
   MatrixMap<S> values(Index t) const { return map(value, {t, t + 1}); }
   MatrixMap<S> gradients(Index t) const { return map(gradient, {t, t + 1}); }
   /// One column of all: number t * batch + lane.
@@ -94,11 +95,11 @@ struct Tensor {
   Column gradient_column(Index column) const { return {gradient + column * outer, shape.features}; }
 
  private:
-  MatrixMap<S> map(S* base, Range range) const {
-    const Range r = frames(range);
+  MatrixMap<S> map(S* base, const Range& r) const {
+    const Eigen::OuterStride<> stride(outer);
+    if (extent != Extent::Frame) return {base, shape.features, shape.batch, stride};
     const Index lanes = r.lanes == Range::all ? shape.batch : r.lanes;
-    return {base + r.begin * shape.size() + r.lane * outer, shape.features, lanes * r.size(),
-            Eigen::OuterStride<>(outer)};
+    return {base + r.begin * shape.size() + r.lane * outer, shape.features, lanes * r.size(), stride};
   }
 };
 
@@ -178,9 +179,9 @@ class Operation {
  public:
   virtual ~Operation() = default;
   virtual void prepare() {}
-  virtual void forward(Range) = 0;
-  virtual void backward(Range) {}
-  virtual void accumulate(Range, Part) {}
+  virtual void forward(const Range&) = 0;
+  virtual void backward(const Range&) {}
+  virtual void accumulate(const Range&, Part) {}
   virtual void read_gate(Index, Index, S*) const {}
 };
 

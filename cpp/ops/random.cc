@@ -27,7 +27,7 @@ class Noise final : public Operation<S> {
                         static_cast<std::uint32_t>(std::get<Index>(b.attributes.at("ordinal"))))),
         draw_(b.attributes) {}
 
-  void forward(Range r) override {
+  void forward(const Range& r) override {
     const Index features = y_.shape.features, lanes = r.lanes == Range::all ? y_.shape.batch : r.lanes;
     PhiloxCounters<at_once> counters{};
     std::array<S*, at_once> places{};

@@ -14,13 +14,13 @@ inline constexpr Index few_lanes = 4;
 /// The columns before this one are free: behind those at work, they hold what is still to be written, or, on the way back,
 /// gradients that were used. Packets may reach over into them. A part of a packet, stored, takes time to reach the cache,
 /// and a load that follows at once would wait for it.
-inline Index free_before(Range r, Index batch) {
+inline Index free_before(const Range& r, Index batch) {
   return batch == 1 && !r.member ? r.end : 0;
 }
 
 /// Calls f(first, count) for the columns of each frame of a range in turn; then its rows are all there.
 template <class F>
-void each_frame(Range r, Index batch, F&& f) {
+void each_frame(const Range& r, Index batch, F&& f) {
   for (Index t = r.begin; t < r.end; ++t) {
     columns({t, t + 1, r.lane, r.lanes}, batch, f);
     r.meet();
@@ -68,7 +68,7 @@ class RecurrentProduct {
 
   /// Begins the sums of a range in y, a MatrixMap or Panelled: what can be done for all frames at once.
   template <class Y>
-  void before(Range r, const Y& y) const {
+  void before(const Range& r, const Y& y) const {
     if (!apart_) return;
     columns(r, batch_, [&](Index first, Index count) {
       before_.multiply(before_pieces_, y, false, first, count, false, r.rows().of(before_.panels()), nothing);
@@ -116,12 +116,12 @@ class Back {
 
   void pack() { factor_.pack(); }
 
-  void add(Range r) const {
+  void add(const Range& r) const {
     columns(r, x_.shape.batch, [&](Index first, Index count) { add(r, first, count, nothing); });
   }
   /// The same for some columns of the range; then after(panel, column, count) for each tile.
   template <class After>
-  void add(Range r, Index first, Index count, After&& after) const {
+  void add(const Range& r, Index first, Index count, After&& after) const {
     if (!x_.gradient) return;
     const bool alone = x_.shape.batch == 1 && count == 1;
     factor_.multiply(pieces_, x_.gradients({0, free_before(r, x_.shape.batch)}), !x_.fresh, first, count,
@@ -143,7 +143,8 @@ class Back {
 /// count)` for this thread's rows of these columns; then `back` takes dz to the frame before. If `tilewise`, the next
 /// frame's dz is made of each tile as soon as it is there, by tile(panel, column, count).
 template <class S, class Frame, class Tile>
-void through_time(Range r, Index batch, const Back<S>& back, bool tilewise, Frame&& frame, Tile&& tile) {
+void through_time(const Range& r, Index batch, const Back<S>& back, bool tilewise, Frame&& frame,
+                  Tile&& tile) {
   for (Index t = r.end - 1; t >= r.begin; --t) {
     columns({t, t + 1, r.lane, r.lanes}, batch, [&](Index first, Index count) {
       if (t == r.end - 1 || !tilewise) frame(first, count);
@@ -175,7 +176,7 @@ class WeightGradients {
   }
 
   /// For the rows in the panels `which`.
-  void accumulate(Range r, Span which) const {
+  void accumulate(const Range& r, Span which) const {
     add_outer_products(terms_, dz_, {r.begin * batch_, r.end * batch_}, which);
   }
 

@@ -22,7 +22,7 @@ class Reduce : public Operation<S> {
         mixes_(!x_.constant() && x_.shape.batch > y_.shape.batch),
         factor_(mean ? S(1) / static_cast<S>(x_.shape.size() / y_.shape.size()) : S(1)) {}
 
-  void forward(Range r) override {
+  void forward(const Range& r) override {
     const Range frames = y_.frames(r);
     for (Index t = frames.begin; t < frames.end; ++t) {
       if (masked()) {
@@ -47,16 +47,16 @@ class Reduce : public Operation<S> {
     }
   }
 
-  void backward(Range r) override {
+  void backward(const Range& r) override {
     if (!x_.constant()) add_gradient(r);
   }
 
-  void accumulate(Range r, Part) override {
+  void accumulate(const Range& r, Part) override {
     if (x_.constant()) add_gradient(r);
   }
 
  private:
-  void add_gradient(Range r) {  // dx += factor dy, for all that went into the sum
+  void add_gradient(const Range& r) {  // dx += factor dy, for all that went into the sum
     if (!x_.gradient) return;
     const Range frames = y_.frames(r);
     for (Index t = frames.begin; t < frames.end; ++t) {
@@ -144,7 +144,7 @@ class WindowReduce : public Operation<S> {
     count_ = 0;
   }
 
-  void forward(Range r) override {
+  void forward(const Range& r) override {
     if (masked()) {
       counted_.require(x_.shape.batch);
       S sum = 0;
@@ -164,11 +164,11 @@ class WindowReduce : public Operation<S> {
     *y_.value = factor() * sum_;
   }
 
-  void backward(Range r) override {
+  void backward(const Range& r) override {
     if (!x_.constant()) add_gradient(r);
   }
 
-  void accumulate(Range r, Part) override {
+  void accumulate(const Range& r, Part) override {
     if (x_.constant()) add_gradient(r);
   }
 
@@ -178,7 +178,7 @@ class WindowReduce : public Operation<S> {
 
   /// Calls f for each column of x that counts.
   template <class F>
-  void each_counted(Range r, F&& f) const {
+  void each_counted(const Range& r, F&& f) const {
     const Index batch = x_.shape.batch;
     for (Index t = r.begin; t < r.end; ++t)
       for (Index lane = 0; lane < batch; ++lane)
@@ -192,7 +192,7 @@ class WindowReduce : public Operation<S> {
     return x_.constant() ? static_cast<S>(count_) : S(1);
   }
 
-  void add_gradient(Range r) {  // dx += factor dy
+  void add_gradient(const Range& r) {  // dx += factor dy
     if (!x_.gradient) return;
     const S d = factor() * *y_.gradient;
     if (masked())

@@ -88,7 +88,7 @@ class Rnn final : public Operation<S> {
     to_past_.pack();
   }
 
-  void forward(Range r) override {
+  void forward(const Range& r) override {
     const Index end = free_before(r, x_.shape.batch);
     const auto activate = [&](Index panel, Index column, Index count) {
       activate_(*this, panel, column, count, end);
@@ -98,7 +98,7 @@ class Rnn final : public Operation<S> {
                [&](Index first, Index count) { product_.frame(first, count, sums_, r.rows(), activate); });
   }
 
-  void backward(Range r) override {
+  void backward(const Range& r) override {
     const auto tile = [&](Index panel, Index column, Index count) {
       backward_(*this, panel, column, count, 0);
     };
@@ -111,7 +111,7 @@ class Rnn final : public Operation<S> {
     r.meet();
   }
 
-  void accumulate(Range r, Part part) override { gradients_.accumulate(r, part.of(panels_)); }
+  void accumulate(const Range& r, Part part) override { gradients_.accumulate(r, part.of(panels_)); }
 
  private:
   template <class P, class Activation>

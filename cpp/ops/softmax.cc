@@ -24,7 +24,7 @@ class Softmax : public Operation<S> {
  public:
   explicit Softmax(const Binding<S>& b) : x_(b.inputs[0]), y_(b.outputs[0]) {}
 
-  void forward(Range r) override {
+  void forward(const Range& r) override {
     each_frame_of(y_, r, [&](Index t, Index lane, Index end) {
       for (; lane < end; ++lane) {
         const auto x = x_.values(t).col(lane).array();
@@ -38,17 +38,17 @@ class Softmax : public Operation<S> {
     });
   }
 
-  void backward(Range r) override {
+  void backward(const Range& r) override {
     if (!x_.constant()) add_gradient(r);
   }
 
-  void accumulate(Range r, Part) override {
+  void accumulate(const Range& r, Part) override {
     if (x_.constant()) add_gradient(r);
   }
 
  private:
   /// dx += y (dy - <dy, y>), of the logarithm dx += dy - softmax sum(dy).
-  void add_gradient(Range r) {
+  void add_gradient(const Range& r) {
     if (!x_.gradient) return;
     each_frame_of(y_, r, [&](Index t, Index lane, Index end) {
       for (; lane < end; ++lane) {
@@ -96,7 +96,7 @@ class CrossEntropy : public Operation<S> {
         y_(b.outputs[0]),
         lse_(b.scratch.take(y_.shape.batch * b.frames)) {}
 
-  void forward(Range r) override {
+  void forward(const Range& r) override {
     each_frame_of(y_, r, [&](Index t, Index lane, Index end) {
       for (; lane < end; ++lane) {
         const auto x = x_.values(t).col(lane).array();
@@ -106,11 +106,11 @@ class CrossEntropy : public Operation<S> {
     });
   }
 
-  void backward(Range r) override { add_gradients(r, !x_.constant(), !target_.constant()); }
-  void accumulate(Range r, Part) override { add_gradients(r, x_.constant(), target_.constant()); }
+  void backward(const Range& r) override { add_gradients(r, !x_.constant(), !target_.constant()); }
+  void accumulate(const Range& r, Part) override { add_gradients(r, x_.constant(), target_.constant()); }
 
  private:
-  void add_gradients(Range r, bool to_x, bool to_target) {
+  void add_gradients(const Range& r, bool to_x, bool to_target) {
     to_x = to_x && x_.gradient;
     to_target = to_target && target_.gradient;
     if (!to_x && !to_target) return;

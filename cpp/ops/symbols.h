@@ -21,7 +21,7 @@ Index symbol_at(const Tensor<S>& symbols, Index t, Index lane, Index count, cons
 
 /// Calls f(t, first lane, lane beyond the last) for the frames of a range that a value has.
 template <class S, class F>
-void each_frame_of(const Tensor<S>& value, Range r, F&& f) {
+void each_frame_of(const Tensor<S>& value, const Range& r, F&& f) {
   const Range frames = value.frames(r);
   const bool all = r.lanes == Range::all;
   for (Index t = frames.begin; t < frames.end; ++t)

@@ -41,7 +41,7 @@ class Walk {
   /// Calls row(n, offsets) for every row of the range: operand i goes from offsets[i] on, `stride(i)` at a
   /// time.
   template <class F>
-  void rows(Range range, F&& row) const {
+  void rows(const Range& range, F&& row) const {
     std::array<Index, 3> extent{1, 1, 1};
     for (int a = 0; a < depth_; ++a) extent[at(a)] = axes_[at(a)].extent;
     std::array<Index, N> start{};

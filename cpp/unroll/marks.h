@@ -31,19 +31,19 @@ class Events {
 
   /// Calls f(number, event) for those in a range.
   template <class F>
-  void each(Range r, F&& f) const {
+  void each(const Range& r, F&& f) const {
     for (Index k = from(r.begin); k < from(r.end); ++k) visit(r, k, f);
   }
   /// From the last to the first.
   template <class F>
-  void each_back(Range r, F&& f) const {
+  void each_back(const Range& r, F&& f) const {
     for (Index k = from(r.end) - 1; k >= from(r.begin); --k) visit(r, k, f);
   }
 
  private:
   Index from(Index frame) const { return first_[static_cast<std::size_t>(frame)]; }
   template <class F>
-  void visit(Range r, Index k, F&& f) const {
+  void visit(const Range& r, Index k, F&& f) const {
     const Event& event = events_[static_cast<std::size_t>(k)];
     if (r.lanes == Range::all || (event.lane >= r.lane && event.lane < r.lane + r.lanes)) f(k, event);
   }

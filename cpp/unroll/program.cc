@@ -332,7 +332,7 @@ const Deal& Program<S>::dealt(const RunStage& stage) const {
 
 template <class S>
 template <class F>
-void Program<S>::sweep(const RunStage& stage, Range window, Member& member, bool back, Pulse& pulse,
+void Program<S>::sweep(const RunStage& stage, const Range& window, Member& member, bool back, Pulse& pulse,
                        F&& run) const {
   const Deal& deal = dealt(stage);
   const Part part = member.part;
@@ -347,7 +347,7 @@ void Program<S>::sweep(const RunStage& stage, Range window, Member& member, bool
     all.begin = window.begin + (back ? first + end - 1 - i : i) * grain;
     all.end = std::min(all.begin + grain, window.end);
     const bool patched = marks_.events();
-    each_piece(stage, all, back, [&](Range range) {
+    each_piece(stage, all, back, [&](const Range& range) {
       if (patched) {
         swap(stage, range, Swap::In);
         if (back) swap_gradients(stage, range, Swap::In);
@@ -372,7 +372,7 @@ void Program<S>::sweep(const RunStage& stage, Range window, Member& member, bool
 
 template <class S>
 template <class F>
-void Program<S>::each_piece(const RunStage& stage, Range all, bool back, F&& f) const {
+void Program<S>::each_piece(const RunStage& stage, const Range& all, bool back, F&& f) const {
   if (!marks_.events() || stage.pasts.empty() || stage.window) return f(all);
   const bool through = stage.stepwise || stage.loops;
   Range piece = all;
@@ -443,7 +443,7 @@ void Program<S>::mark(const bool* resets, const bool* valid, Index from, Index f
 }
 
 template <class S>
-void Program<S>::swap(const RunStage& stage, Range r, Swap way) const {
+void Program<S>::swap(const RunStage& stage, const Range& r, Swap way) const {
   for (const std::size_t number : stage.pasts) {
     const Carried& c = carried_[number];
     const Index features = c.window.shape.features, batch = c.window.shape.batch;
@@ -461,7 +461,7 @@ void Program<S>::swap(const RunStage& stage, Range r, Swap way) const {
 }
 
 template <class S>
-void Program<S>::swap_gradients(const RunStage& stage, Range r, Swap way) const {
+void Program<S>::swap_gradients(const RunStage& stage, const Range& r, Swap way) const {
   for (const std::size_t number : stage.pasts) {
     const Carried& c = carried_[number];
     if (!c.window.gradient) continue;
@@ -482,7 +482,7 @@ void Program<S>::swap_gradients(const RunStage& stage, Range r, Swap way) const 
 }
 
 template <class S>
-void Program<S>::hold(const RunStage& stage, Range r) const {
+void Program<S>::hold(const RunStage& stage, const Range& r) const {
   for (const std::size_t number : stage.named) {
     const Tensor<S>& window = carried_[number].window;
     const Index batch = window.shape.batch;
@@ -494,7 +494,7 @@ void Program<S>::hold(const RunStage& stage, Range r) const {
 }
 
 template <class S>
-void Program<S>::hold_gradients(const RunStage& stage, Range r) const {
+void Program<S>::hold_gradients(const RunStage& stage, const Range& r) const {
   for (const std::size_t number : stage.named) {
     const Tensor<S>& window = carried_[number].window;
     if (!window.gradient) continue;
@@ -508,7 +508,7 @@ void Program<S>::hold_gradients(const RunStage& stage, Range r) const {
 }
 
 template <class S>
-void Program<S>::add_to_starts(Range range) const {
+void Program<S>::add_to_starts(const Range& range) const {
   for (const Carried& c : carried_) {
     if (!c.start.gradient || !c.window.gradient) continue;
     const Index features = c.window.shape.features;
@@ -539,13 +539,13 @@ void Program<S>::begin(Pulse& pulse, std::uint64_t lane) {
 }
 
 template <class S>
-void Program<S>::forward(std::uint64_t frame, Range range, Pulse& pulse) {
+void Program<S>::forward(std::uint64_t frame, const Range& range, Pulse& pulse) {
   clock_.frame = frame;
   together(pulse, [this, range](Member& member, Pulse& p) { forward(range, member, p); });
 }
 
 template <class S>
-void Program<S>::recompute(std::uint64_t frame, Range range, Pulse& pulse) {
+void Program<S>::recompute(std::uint64_t frame, const Range& range, Pulse& pulse) {
   clock_.frame = frame;
   together(pulse, [this, range](Member& member, Pulse& p) {
     run(constants_, in_frames_, range, member, p, [](const RunStage& stage) { return !stage.window; });
@@ -572,7 +572,7 @@ void Program<S>::begin(Member& member) {
 }
 
 template <class S>
-void Program<S>::forward(Range range, Member& member, Pulse& pulse) {
+void Program<S>::forward(const Range& range, Member& member, Pulse& pulse) {
   run(constants_, in_frames_, range, member, pulse, all_stages);
 }
 
@@ -585,7 +585,7 @@ void Program<S>::end(Member& member, Pulse& pulse) {
 
 template <class S>
 template <class F>
-void Program<S>::run(std::size_t first, std::size_t last, Range range, Member& member, Pulse& pulse,
+void Program<S>::run(std::size_t first, std::size_t last, const Range& range, Member& member, Pulse& pulse,
                      F&& here) {
   const RunStage* before = nullptr;
   for (std::size_t s = first; s < last; ++s) {
@@ -594,7 +594,8 @@ void Program<S>::run(std::size_t first, std::size_t last, Range range, Member& m
     // Where memory is shared, what another thread still reads may lie where this stage writes.
     if (before && (overlaid_ || !dealt(stage).same(dealt(*before)))) member.barrier();
     before = &stage;
-    sweep(stage, range, member, false, pulse, [](const Step& step, Range r) { step.operation->forward(r); });
+    sweep(stage, range, member, false, pulse,
+          [](const Step& step, const Range& r) { step.operation->forward(r); });
   }
 }
 
@@ -615,7 +616,7 @@ void Program<S>::begin_backward(Pulse& pulse) {
 }
 
 template <class S>
-void Program<S>::backward(Range range, Pulse& pulse) {
+void Program<S>::backward(const Range& range, Pulse& pulse) {
   together(pulse, [this, range](Member& member, Pulse& p) { backward(range, member, p); });
 }
 
@@ -660,7 +661,7 @@ void Program<S>::begin_backward(Member& member, Pulse& pulse) {
 }
 
 template <class S>
-void Program<S>::backward(Range range, Member& member, Pulse& pulse) {
+void Program<S>::backward(const Range& range, Member& member, Pulse& pulse) {
   if (!flows()) return;
   run_back(constants_, in_frames_, range, member, pulse,
            [](const RunStage& stage) { return stage.of_frames; });
@@ -676,8 +677,8 @@ void Program<S>::end_backward(Member& member, Pulse& pulse) {
 
 template <class S>
 template <class F>
-void Program<S>::run_back(std::size_t first, std::size_t last, Range range, Member& member, Pulse& pulse,
-                          F&& here) {
+void Program<S>::run_back(std::size_t first, std::size_t last, const Range& range, Member& member,
+                          Pulse& pulse, F&& here) {
   const FlushDenormals flush;
   const Deal* since = nullptr;  // the barrier; null: nothing was done
   bool accumulating = false;    // others may be, since the last barrier
@@ -699,7 +700,7 @@ void Program<S>::run_back(std::size_t first, std::size_t last, Range range, Memb
     const bool patches = marks_.events() && !stage.pasts.empty();
     if ((since && !dealt(stage).same(*since)) || (patches && accumulating)) wait();
     since = &dealt(stage);
-    sweep(stage, range, member, true, pulse, [](const Step& step, Range r) {
+    sweep(stage, range, member, true, pulse, [](const Step& step, const Range& r) {
       if (step.backward) step.operation->backward(r);
     });
     if (!stage.accumulates) continue;
@@ -712,9 +713,9 @@ void Program<S>::run_back(std::size_t first, std::size_t last, Range range, Memb
 /// No sum is shared by threads: each does some of the numbers of each gradient, or all of some gradients. A step that
 /// reads past values gets them as they were in the sweep, over all frames at once unless it reads named values as well.
 template <class S>
-void Program<S>::accumulate(const RunStage& stage, Range range, Member& member, Pulse& pulse) {
+void Program<S>::accumulate(const RunStage& stage, const Range& range, Member& member, Pulse& pulse) {
   const bool patches = marks_.events() && !stage.pasts.empty();
-  const auto patched = [&](bool patch, Range r, auto&& f) {
+  const auto patched = [&](bool patch, const Range& r, auto&& f) {
     if (!patch) return f();
     const auto all_see = [&](Swap way) {
       member.barrier();
@@ -729,7 +730,7 @@ void Program<S>::accumulate(const RunStage& stage, Range range, Member& member, 
   for (const Step& step : Reversed(stage.steps)) {
     if (!step.accumulates) continue;
     const bool mine = step.divides || whole++ % member.part.count == member.part.index;
-    const auto run = [&](Range r) {
+    const auto run = [&](const Range& r) {
       patched(patches && step.reads_past, r, [&] {
         if (!mine) return;
         for (Index from = r.begin; from < r.end; from += step.long_piece) {
@@ -770,7 +771,7 @@ auto Program<S>::carried(const std::string& name) const -> const Carried& {
 }
 
 template <class S>
-void Program<S>::copy(Value v, Range range, S* to) const {
+void Program<S>::copy(Value v, const Range& range, S* to) const {
   const Tensor<S>& from = tensor(v);
   const Tensor<S> copy{to, nullptr, from.shape, Extent::Frame, from.shape.features};
   for (Index t = range.begin; t < range.end; ++t) copy.values(t - range.begin) = from.values(t);
@@ -829,7 +830,7 @@ std::vector<Deal> Program<S>::deals() const {
 }
 
 template <class S>
-std::string Program<S>::not_finite(Range range, Index from, bool window) const {
+std::string Program<S>::not_finite(const Range& range, Index from, bool window) const {
   const auto describe = [&](const std::string& what, const Tensor<S>& tensor) -> std::string {
     const Range all = tensor.frames(range);
     S largest = 0;

@@ -65,12 +65,12 @@ class Program {
   /// frame 0 in its sequence. Ranges go forward from the state before them, and back from the gradient of that after them,
   /// in frame `end` of the gradients.
   void begin(Pulse&, std::uint64_t lane = 0);
-  void forward(std::uint64_t frame, Range, Pulse&);
+  void forward(std::uint64_t frame, const Range&, Pulse&);
   /// Once more, without adding to window values.
-  void recompute(std::uint64_t frame, Range, Pulse&);
+  void recompute(std::uint64_t frame, const Range&, Pulse&);
   void end(Pulse&);
   void begin_backward(Pulse&);
-  void backward(Range, Pulse&);
+  void backward(const Range&, Pulse&);
   void end_backward(Pulse&);
   /// Between ranges that share memory.
   void clear_frame_gradients(Pulse&);
@@ -98,7 +98,7 @@ class Program {
 
   /// All frames of a value, or some, as operations read it: with the starting values where lanes begin anew.
   void copy(Value v, S* to) const { copy(v, {0, frames_}, to); }
-  void copy(Value, Range, S* to) const;
+  void copy(Value, const Range&, S* to) const;
 
   Index frames() const { return frames_; }
   /// The loss of the last forward; 0 where no frame counts.
@@ -109,7 +109,7 @@ class Program {
     return found.empty() ? not_finite_in_window() : found;
   }
   /// The same of some frames, which the message counts from `from`; empty if there is none.
-  std::string not_finite(Range frames, Index from) const { return not_finite(frames, from, false); }
+  std::string not_finite(const Range& frames, Index from) const { return not_finite(frames, from, false); }
   /// And of window values.
   std::string not_finite_in_window() const {
     const std::string found = not_finite({0, frames_}, 0, true);
@@ -185,35 +185,35 @@ class Program {
   const Deal& dealt(const RunStage&) const;
   /// One thread's share of a stage at some frames. run(step, range) for what it has to do, in order.
   template <class F>
-  void sweep(const RunStage&, Range, Member&, bool back, Pulse&, F&& run) const;
+  void sweep(const RunStage&, const Range&, Member&, bool back, Pulse&, F&& run) const;
   /// Calls f for the pieces of a range that the marks cut it into.
   template <class F>
-  void each_piece(const RunStage&, Range, bool back, F&& f) const;
+  void each_piece(const RunStage&, const Range&, bool back, F&& f) const;
   enum class Swap { In, Out };
   /// The columns where lanes of a range begin anew change places with the starting values, or back; their gradients too.
-  void swap(const RunStage&, Range, Swap) const;
-  void swap_gradients(const RunStage&, Range, Swap) const;
+  void swap(const RunStage&, const Range&, Swap) const;
+  void swap_gradients(const RunStage&, const Range&, Swap) const;
   /// Lanes that stand still: their state goes on, and on the way back its gradient.
-  void hold(const RunStage&, Range) const;
-  void hold_gradients(const RunStage&, Range) const;
+  void hold(const RunStage&, const Range&) const;
+  void hold_gradients(const RunStage&, const Range&) const;
   /// The gradients of the starting values.
-  void add_to_starts(Range) const;
+  void add_to_starts(const Range&) const;
   void clear_frame_gradients(Part);
   static void clear(const std::vector<Fresh>&, Part);
   void begin(Member&);
-  void forward(Range, Member&, Pulse&);
+  void forward(const Range&, Member&, Pulse&);
   void end(Member&, Pulse&);
   template <class F>
-  void run(std::size_t first, std::size_t last, Range, Member&, Pulse&, F&& here);
+  void run(std::size_t first, std::size_t last, const Range&, Member&, Pulse&, F&& here);
   void begin_backward(Member&, Pulse&);
-  void backward(Range, Member&, Pulse&);
+  void backward(const Range&, Member&, Pulse&);
   void end_backward(Member&, Pulse&);
   /// Back over the stages before `last` down to `first`, those of which here(stage) says so.
   template <class F>
-  void run_back(std::size_t first, std::size_t last, Range, Member&, Pulse&, F&& here);
-  void accumulate(const RunStage&, Range, Member&, Pulse&);
+  void run_back(std::size_t first, std::size_t last, const Range&, Member&, Pulse&, F&& here);
+  void accumulate(const RunStage&, const Range&, Member&, Pulse&);
   bool flows() const;
-  std::string not_finite(Range, Index from, bool window) const;
+  std::string not_finite(const Range&, Index from, bool window) const;
 
   Index frames_;
   Value loss_;
