@@ -66,7 +66,8 @@ void outer_products(std::span<const Outer<S>> terms, const Panels& panels, Span 
         for (; i < end; ++i) {
           const Index column = strips.column(i), n = strips.column(i + 1) - column;
           const S* b = term.b + k * term.outer + column;
-          for (Index step = 0; step < depth; ++step, b += term.outer, to += wide) std::copy_n(b, n, to);
+          for (Index step = 0; step < depth; ++step, b += term.outer, to += wide)
+            n == wide ? std::copy_n(b, wide, to) : std::copy_n(b, n, to);  // the first without a call
         }
       });
       for (Index panel = which.begin; panel < which.end; ++panel) {

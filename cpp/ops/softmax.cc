@@ -118,6 +118,7 @@ class CrossEntropy : public Operation<S> {
       for (; lane < end; ++lane) {
         const auto x = x_.values(t).col(lane).array();
         const S lse = lse_[t * y_.shape.batch + lane], dy = y_.gradients(t)(0, lane);
+        if (to_x && x_.fresh) x_.gradients(t).col(lane).setZero();
         if (to_x) Target::add(x_.gradients(t).col(lane).array(), x, lse, dy, target_, t, lane);
         if (to_target) Target::add_to_target(x, lse, dy, target_, t, lane);
       }
@@ -181,6 +182,7 @@ OpType cross_entropy_type(const char* name, bool symbols, std::vector<Example> e
   };
   type.examples = std::move(examples);
   type.split = by_lanes;
+  type.begins = begins_first;
   return type;
 }
 
