@@ -20,6 +20,9 @@ struct Span {
   Index begin, end;
 };
 
+/// All packets of a panel.
+inline constexpr Span all_packets{0, Tiles<float>::packets};
+
 class Panels {
  public:
   Panels() = default;

@@ -1,7 +1,5 @@
 #include "kernel/product.h"
 
-#include <span>
-
 namespace bptt {
 namespace {
 
@@ -172,7 +170,7 @@ void Factor<S>::pack_transposed(const Block& block, Index row, Index valid, S* t
 }
 
 template <class S>
-void add_outer_products(const std::vector<Outer<S>>& terms, const Panelled<S>& a, Span columns, Span which) {
+void add_outer_products(Outers<S> terms, const Panelled<S>& a, Span columns, Span which) {
   S room[depth_block * tile_block * Tiles<S>::columns];
   outer_products<S>(terms, a.panels, columns, which, tile_block, room,
                     [&](Task<S>& task, Index panel, Index k, Index tiles) {
@@ -184,8 +182,8 @@ void add_outer_products(const std::vector<Outer<S>>& terms, const Panelled<S>& a
 }
 
 template <class S>
-void add_outer_product(MatrixMap<S> y, const MatrixMap<S>& a, const MatrixMap<S>& b, Span which) {
-  const Panels panels = Panels::plain<S>(y.rows());
+void add_outer_products(Outers<S> terms, const MatrixMap<S>& a, Span columns, Span which) {
+  const Panels panels = Panels::plain<S>(a.rows());
   S copy[depth_block * Tiles<S>::packets * width_of<FullPacket<S>>];
   const auto left = [&]<class P>(Index panel, Index k) -> const S* {
     const S* from = a.data() + panels.row(panel) + k * a.outerStride();
@@ -193,15 +191,16 @@ void add_outer_product(MatrixMap<S> y, const MatrixMap<S>& a, const MatrixMap<S>
     if (a.outerStride() == packets * width_of<P> && last == width_of<P>) return from;  // it is a panel
     // What is at work is copied to one: A's columns may lie far apart, and its last rows be no whole packet.
     S* to = copy;
-    for (Index c = 0; c < std::min(depth_block, a.cols() - k); ++c, from += a.outerStride())
+    for (Index c = 0; c < std::min(depth_block, columns.end - k); ++c, from += a.outerStride())
       for (Index v = 0; v < packets; ++v, to += width_of<P>)
         Eigen::internal::pstoreu(to,
                                  load_first<P>(from + v * width_of<P>, v + 1 < packets ? width_of<P> : last));
     return copy;
   };
+  Index all = 0;  // columns of y, and so no fewer than tiles
+  for (const Outer<S>& term : terms) all += term.y.cols();
   with_packet<S>(panels.width(), [&]<class P>(P*) {
-    const Outer<S> term[] = {{y, {0, Tiles<S>::packets}, b.data(), b.outerStride()}};
-    outer_products<S>(term, panels, {0, a.cols()}, which, y.cols(), nullptr,
+    outer_products<S>(terms, panels, columns, which, all, nullptr,
                       [&](Task<S>& task, Index panel, Index k, Index) {
                         task.left = task.ahead = left.template operator()<P>(panel, k);
                       });
@@ -210,9 +209,9 @@ void add_outer_product(MatrixMap<S> y, const MatrixMap<S>& a, const MatrixMap<S>
 
 template class Factor<float>;
 template class Factor<double>;
-template void add_outer_products(const std::vector<Outer<float>>&, const Panelled<float>&, Span, Span);
-template void add_outer_products(const std::vector<Outer<double>>&, const Panelled<double>&, Span, Span);
-template void add_outer_product(MatrixMap<float>, const MatrixMap<float>&, const MatrixMap<float>&, Span);
-template void add_outer_product(MatrixMap<double>, const MatrixMap<double>&, const MatrixMap<double>&, Span);
+template void add_outer_products(Outers<float>, const Panelled<float>&, Span, Span);
+template void add_outer_products(Outers<double>, const Panelled<double>&, Span, Span);
+template void add_outer_products(Outers<float>, const MatrixMap<float>&, Span, Span);
+template void add_outer_products(Outers<double>, const MatrixMap<double>&, Span, Span);
 
 }  // namespace bptt

@@ -2,6 +2,8 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
+#include <type_traits>
 #include <vector>
 
 #include "kernel/panels.h"
@@ -195,14 +197,17 @@ struct Outer {
   Index outer;  // from one column of b to the next
 };
 
+template <class S>
+using Outers = std::type_identity_t<std::span<const Outer<S>>>;
+
 /// Adds up all terms over the columns `columns` of A and their b, for the rows in the panels `which`. A is read once for
 /// several of them.
 template <class S>
-void add_outer_products(const std::vector<Outer<S>>& terms, const Panelled<S>& a, Span columns, Span which);
+void add_outer_products(Outers<S> terms, const Panelled<S>& a, Span columns, Span which);
 
-/// The same for all columns of a plain A, whose panels are Panels::plain(rows).
+/// The same for a plain A, whose panels are Panels::plain(rows).
 template <class S>
-void add_outer_product(MatrixMap<S> y, const MatrixMap<S>& a, const MatrixMap<S>& b, Span which);
+void add_outer_products(Outers<S> terms, const MatrixMap<S>& a, Span columns, Span which);
 
 extern template class Factor<float>;
 extern template class Factor<double>;

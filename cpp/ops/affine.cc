@@ -47,15 +47,16 @@ struct Column {
       whole.values(0).middleRows(row, weight.shape.features) = weight.values(0);
   }
 
-  /// dW += dy x^T for each weight.
-  void add_gradient(const MatrixMap<S>& dy, const MatrixMap<S>& x, Part part) const {
-    const auto add = [&](const Tensor<S>& weight, Index row, Index rows) {
+  /// dW += dy x^T for each weight by itself.
+  void add_gradients(const MatrixMap<S>& dy, const Right<S>& x, Span columns, Part part) const {
+    for (const auto& [row, weight] : blocks) {
+      if (!weight.gradient) continue;
+      const Index rows = weight.shape.features;
       const MatrixMap<S> of(const_cast<S*>(dy.data()) + row, rows, dy.cols(),
                             Eigen::OuterStride<>(dy.outerStride()));
-      if (weight.gradient) add_outer_product(weight.gradients(0), of, x, part.of(Panels::plain<S>(rows)));
-    };
-    if (!copied) return add(whole, 0, whole.shape.features);
-    for (const auto& [row, weight] : blocks) add(weight, row, weight.shape.features);
+      const Outer<S> term[] = {{weight.gradients(0), all_packets, x.data, x.column}};
+      add_outer_products<S>(term, of, columns, part.of(Panels::plain<S>(rows)));
+    }
   }
 };
 
@@ -79,7 +80,6 @@ class Affine final : public Operation<S> {
       row += rows;
     }
     if (columns_.back().blocks.empty()) columns_.pop_back();
-    has_bias_ = columns_.size() > terms;
 
     version_ = columns_.front().blocks.front().weight.version;
     left_ = Factor<S>(Panels::plain<S>(row), version_);
@@ -88,9 +88,11 @@ class Affine final : public Operation<S> {
       left_.add(column.whole.values(0));
     }
     b.scratch.take(left_);
-    static constexpr S one = 1;
     for (const Tensor<S>& x : x_) right_.push_back({x.value, x.shape.features, 1, x.outer});
-    if (has_bias_) right_.push_back({&one, 1, 0, 0});
+    if (columns_.size() > terms) right_.push_back({&one, 1, 0, 0});
+    for (std::size_t k = 0; k < columns_.size(); ++k)
+      if (const Tensor<S>& w = columns_[k].whole; !columns_[k].copied && w.gradient)
+        together_.push_back({w.gradients(0), all_packets, right_[k].data, right_[k].column});
 
     transposed_.resize(terms);
     for (std::size_t k = 0; k < terms; ++k) {
@@ -129,11 +131,11 @@ class Affine final : public Operation<S> {
   }
 
   void accumulate(const Range& r, Part part) override {
-    static S one = 1;
-    const MatrixMap<S> dy = y_.gradients(r);
-    for (std::size_t k = 0; k < x_.size(); ++k) columns_[k].add_gradient(dy, x_[k].values(r), part);
-    if (has_bias_)
-      columns_.back().add_gradient(dy, MatrixMap<S>(&one, 1, dy.cols(), Eigen::OuterStride<>(0)), part);
+    const Span columns{r.begin * y_.shape.batch, r.end * y_.shape.batch};
+    const MatrixMap<S> dy = y_.gradients(Range{0, r.end});
+    add_outer_products<S>(together_, dy, columns, part.of(left_.panels()));
+    for (std::size_t k = 0; k < columns_.size(); ++k)
+      if (columns_[k].copied) columns_[k].add_gradients(dy, right_[k], columns, part);
   }
 
  private:
@@ -141,16 +143,17 @@ class Affine final : public Operation<S> {
   static MatrixMap<S> of(const Tensor<S>& x, S* base, Index first, Index count) {
     return {base + first * x.outer, x.shape.features, count, Eigen::OuterStride<>(x.outer)};
   }
+  static constexpr S one = 1;
   bool alone(Index count) const { return count == 1 && y_.shape.batch == 1; }
 
   std::vector<Tensor<S>> x_;
   Tensor<S> base_, y_;
   std::vector<Column<S>> columns_;  // for each x_k, and for the bias
-  bool has_bias_;
   const std::uint64_t* version_;
   std::uint64_t copied_version_ = ~std::uint64_t{0};
   Factor<S> left_;
   std::vector<Factor<S>> transposed_;
+  std::vector<Outer<S>> together_;  // whose gradients are summed in one pass over y's
   std::vector<Right<S>> right_, gradient_;
 };
 

@@ -47,8 +47,9 @@ class Linear final : public Operation<S> {
 
  private:
   void add_gradient_a(const Range& r, Part part) {  // da += dy b^T
-    if (a_.gradient)
-      add_outer_product(a_.gradients(0), y_.gradients(r), b_.values(r), part.of(left_.panels()));
+    if (!a_.gradient) return;
+    const Outer<S> term[] = {{a_.gradients(0), all_packets, b_.values(r).data(), b_.outer}};
+    add_outer_products<S>(term, y_.gradients(r), {0, y_.gradients(r).cols()}, part.of(left_.panels()));
   }
 
   void add_gradient_b(const Range& r) {  // db += a^T dy
@@ -81,9 +82,11 @@ class Bilinear final : public Operation<S> {
   void backward(const Range& r) override {
     if (!b_.constant()) add_gradient_b(r);
     if (!a_.gradient) return;
-    for (Index t = r.begin; t < r.end; ++t)  // da += dy b^T
-      add_outer_product(a_.gradients(t), y_.gradients(t), b_.values(t),
-                        Part{}.of(Panels::plain<S>(a_.shape.features)));
+    for (Index t = r.begin; t < r.end; ++t) {  // da += dy b^T
+      const Outer<S> term[] = {{a_.gradients(t), all_packets, b_.values(t).data(), b_.outer}};
+      add_outer_products<S>(term, y_.gradients(t), {0, y_.shape.batch},
+                            Part{}.of(Panels::plain<S>(a_.shape.features)));
+    }
   }
 
   void accumulate(const Range& r, Part part) override {

@@ -173,8 +173,10 @@ class Lstm final : public Operation<S> {
     const Span mine = part.of(gates_.panels);
     gradients_.accumulate(r, mine);
     if constexpr (Form::projected)
-      if (W_rm_.gradient)
-        add_outer_product(W_rm_.gradients(0), h_.gradients(r), m_.values(r), part.of(project_.panels()));
+      if (W_rm_.gradient) {
+        const Outer<S> term[] = {{W_rm_.gradients(0), all_packets, m_.values(r).data(), m_.outer}};
+        add_outer_products<S>(term, h_.gradients(r), {0, h_.gradients(r).cols()}, part.of(project_.panels()));
+      }
     if (peephole_ == Peephole::Diagonal && W_cif_.gradient)
       for (Index panel = mine.begin; panel < mine.end; ++panel)
         diagonals_(*this, panel, r.begin * batch_, r.size() * batch_, 0);

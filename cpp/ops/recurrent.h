@@ -5,9 +5,6 @@
 
 namespace bptt {
 
-/// All packets of a panel.
-inline constexpr Span all_packets{0, 4};
-
 /// With fewer lanes than these, and several frames, what a cell's inputs give is made for all frames at once.
 inline constexpr Index few_lanes = 4;
 
@@ -177,7 +174,7 @@ class WeightGradients {
 
   /// For the rows in the panels `which`.
   void accumulate(const Range& r, Span which) const {
-    add_outer_products(terms_, dz_, {r.begin * batch_, r.end * batch_}, which);
+    add_outer_products<S>(terms_, dz_, {r.begin * batch_, r.end * batch_}, which);
   }
 
  private:
