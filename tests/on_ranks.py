@@ -57,9 +57,9 @@ class Here:
         return found
 
 
-def start(frame: Callable[..., Any], seed: int = 3) -> Any:
+def start(frame: Callable[..., Any], seed: int = 3, window: int = WINDOW, **how: Any) -> Any:
     bp = bptt.BPTT(seed, "float64")
-    return bp, bp.generate_graphs(frame, num_loops=WINDOW)["deep"]
+    return bp, bp.generate_graphs(frame, num_loops=window, **how)["deep"]
 
 
 # ---- the same as in one process
@@ -157,6 +157,14 @@ def masks(here: Here) -> Results:
     return here.results(bp, history)
 
 
+def segments(here: Here) -> Results:
+    """Windows that are computed in parts, and again on the way back, with the same noise."""
+    bp, _ = start(noisy(here), window=8, recompute_every=3)
+    resets = here.own(here.draws(5) > 1)
+    history = bp.fit(minimised(bp), lstm_data(here), STEPS, resets=resets, comm=here.comm)
+    return here.results(bp, history)
+
+
 def shared(here: Here) -> Results:
     """Noise, data and a state that all lanes have in common."""
 
@@ -176,7 +184,7 @@ def shared(here: Here) -> Results:
     return here.results(bp, bp.fit(train, data, STEPS, comm=here.comm))
 
 
-SCENARIOS = {each.__name__: each for each in (lstm, sums, masks, shared)}
+SCENARIOS = {each.__name__: each for each in (lstm, sums, masks, segments, shared)}
 NEED_LANES = ("shared",)  # what has one column in a rank with one lane is that lane's own
 
 
