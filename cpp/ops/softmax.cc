@@ -5,17 +5,59 @@
 // with the largest logit taken out of the sum first, so that nothing overflows, and a sum of one at least. Probabilities
 // are not kept for the way back: their exponential is cheaper than the memory.
 #include <cmath>
+#include <limits>
+#include <tuple>
 
 #include "ops/symbols.h"
 
 namespace bptt {
 namespace {
 
-template <class Column>
-auto log_sum_exp(const Column& x) {
-  using S = typename Column::Scalar;
-  const S highest = x.maxCoeff();
-  return highest + std::log((x - highest).exp().sum());
+/// Columns of so many numbers, in packets. What the last packet has beyond the end is -inf: never the largest, its exponential 0.
+template <class S>
+class Packets {
+ public:
+  using P = FullPacket<S>;
+  static constexpr Index width = width_of<P>;
+
+  explicit Packets(Index size) : size_(size), whole_(size / width * width) {
+    S beyond[width];
+    for (Index i = 0; i < width; ++i)
+      beyond[i] = i < size - whole_ ? S(0) : -std::numeric_limits<S>::infinity();
+    beyond_ = Eigen::internal::ploadu<P>(beyond);
+  }
+
+  /// Calls f(packet, where it begins, how many of its numbers are real).
+  template <class F>
+  void each(const S* x, F&& f) const {
+    Index i = 0;
+    for (; i < whole_; i += width) f(Eigen::internal::ploadu<P>(x + i), i, width);
+    if (const Index rest = size_ - i; rest > 0)
+      f(Eigen::internal::padd(load_first<P>(x + i, rest), beyond_), i, rest);
+  }
+
+  /// The largest number, and the sum of all exponentials to it.
+  std::pair<S, S> sum_exp(const S* x) const {
+    using namespace Eigen::internal;
+    P high = pset1<P>(-std::numeric_limits<S>::infinity()), sum = pset1<P>(S(0));
+    each(x, [&](const P& numbers, Index, Index) { high = pmax(high, numbers); });
+    const S highest = predux_max(high);
+    const P reference = pset1<P>(highest);
+    each(x, [&](const P& numbers, Index, Index) { sum = padd(sum, pexp(psub(numbers, reference))); });
+    return {highest, predux(sum)};
+  }
+
+ private:
+  Index size_, whole_;
+  P beyond_;
+};
+
+/// The gradient of an input is added to, or written.
+void give(auto dx, const auto& expression, bool fresh) {
+  if (fresh)
+    dx = expression;
+  else
+    dx += expression;
 }
 
 /// y = softmax(x), or its logarithm.
@@ -25,11 +67,13 @@ class Softmax : public Operation<S> {
   explicit Softmax(const Binding<S>& b) : x_(b.inputs[0]), y_(b.outputs[0]) {}
 
   void forward(const Range& r) override {
+    const Packets<S> packets(y_.shape.features);
     each_frame_of(y_, r, [&](Index t, Index lane, Index end) {
       for (; lane < end; ++lane) {
         const auto x = x_.values(t).col(lane).array();
         auto y = y_.values(t).col(lane).array();
-        const S lse = log_sum_exp(x);
+        const auto [highest, sum] = packets.sum_exp(x.data());
+        const S lse = highest + std::log(sum);
         if constexpr (logarithm)
           y = x - lse;
         else
@@ -54,11 +98,11 @@ class Softmax : public Operation<S> {
       for (; lane < end; ++lane) {
         const auto y = y_.values(t).col(lane).array();
         const auto dy = y_.gradients(t).col(lane).array();
-        auto dx = x_.gradients(t).col(lane).array();
+        const auto dx = x_.gradients(t).col(lane).array();
         if constexpr (logarithm)
-          dx += dy - y.exp() * dy.sum();
+          give(dx, dy - y.exp() * dy.sum(), x_.fresh);
         else
-          dx += y * (dy - (dy * y).sum());
+          give(dx, y * (dy - (dy * y).sum()), x_.fresh);
       }
     });
   }
@@ -76,6 +120,7 @@ OpType softmax_type(const char* name) {
   type.examples = {{{{1, 1}}}, {{{5, 3}}}, {{{19, 2}}}};
   type.cost = 12;
   type.split = by_lanes;
+  type.begins = begins_first;
   return type;
 }
 
@@ -97,12 +142,14 @@ class CrossEntropy : public Operation<S> {
         lse_(b.scratch.take(y_.shape.batch * b.frames)) {}
 
   void forward(const Range& r) override {
+    const Packets<S> packets(x_.shape.features);
     each_frame_of(y_, r, [&](Index t, Index lane, Index end) {
-      for (; lane < end; ++lane) {
-        const auto x = x_.values(t).col(lane).array();
-        const S lse = lse_[t * y_.shape.batch + lane] = log_sum_exp(x);
-        y_.values(t)(0, lane) = Target::value(x, lse, target_, t, lane);
-      }
+      const auto x = x_.values(t);
+      S* const lse = lse_ + t * y_.shape.batch;
+      S* const y = y_.value + t * y_.shape.batch;
+      for (Index i = lane; i < end; ++i) std::tie(lse[i], y[i]) = packets.sum_exp(x.col(i).data());
+      add_logarithms(lse + lane, y + lane, end - lane);
+      for (Index i = lane; i < end; ++i) y[i] = Target::value(x.col(i).array(), lse[i], target_, t, i);
     });
   }
 
@@ -110,6 +157,17 @@ class CrossEntropy : public Operation<S> {
   void accumulate(const Range& r, Part) override { add_gradients(r, x_.constant(), target_.constant()); }
 
  private:
+  /// to += log(x)
+  static void add_logarithms(S* to, const S* x, Index n) {
+    using namespace Eigen::internal;
+    using P = FullPacket<S>;
+    for (Index i = 0; i < n; i += width_of<P>) {
+      const Index count = std::min(width_of<P>, n - i);
+      const P sum = padd(load_first<P>(to + i, count), plog(load_first<P>(x + i, count)));
+      store_first(to + i, sum, count);
+    }
+  }
+
   void add_gradients(const Range& r, bool to_x, bool to_target) {
     to_x = to_x && x_.gradient;
     to_target = to_target && target_.gradient;
@@ -118,8 +176,7 @@ class CrossEntropy : public Operation<S> {
       for (; lane < end; ++lane) {
         const auto x = x_.values(t).col(lane).array();
         const S lse = lse_[t * y_.shape.batch + lane], dy = y_.gradients(t)(0, lane);
-        if (to_x && x_.fresh) x_.gradients(t).col(lane).setZero();
-        if (to_x) Target::add(x_.gradients(t).col(lane).array(), x, lse, dy, target_, t, lane);
+        if (to_x) Target::add(x_.gradients(t).col(lane).array(), x, lse, dy, target_, t, lane, x_.fresh);
         if (to_target) Target::add_to_target(x, lse, dy, target_, t, lane);
       }
     });
@@ -138,10 +195,11 @@ struct Distribution {
     return (p * (lse - x)).sum();
   }
   template <class S>
-  static void add(auto dx, const auto& x, S lse, S dy, const Tensor<S>& target, Index t, Index lane) {
+  static void add(auto dx, const auto& x, S lse, S dy, const Tensor<S>& target, Index t, Index lane,
+                  bool fresh) {
     const auto p = target.values(t).col(lane).array();
     const S total = dy * p.sum();
-    dx += total * (x - lse).exp() - dy * p;
+    give(dx, total * (x - lse).exp() - dy * p, fresh);
   }
   template <class S>
   static void add_to_target(const auto& x, S lse, S dy, const Tensor<S>& target, Index t, Index lane) {
@@ -157,8 +215,9 @@ struct OneSymbol {
     return lse - x(symbol(x, target, t, lane));
   }
   template <class S>
-  static void add(auto dx, const auto& x, S lse, S dy, const Tensor<S>& target, Index t, Index lane) {
-    dx += dy * (x - lse).exp();
+  static void add(auto dx, const auto& x, S lse, S dy, const Tensor<S>& target, Index t, Index lane,
+                  bool fresh) {
+    give(dx, dy * (x - lse).exp(), fresh);
     dx(symbol(x, target, t, lane)) -= dy;
   }
   template <class S>
