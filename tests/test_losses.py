@@ -127,6 +127,23 @@ def test_extreme_logits(dtype: str) -> None:
     np.testing.assert_allclose(value, np.exp(-80), rtol=1e-6)
 
 
+@pytest.mark.parametrize(("dtype", "deepest"), [("float32", 87.0), ("float64", 708.0)])
+def test_small_probabilities(dtype: str, deepest: float) -> None:
+    """Of logits 0 and -d the second has the probability exp(-d), but for the rounding of d itself."""
+    d = np.linspace(1, deepest, 1000).astype(dtype).astype(float)
+    logits = np.zeros((len(d), 2, 1))
+    logits[:, 1, 0] = -d
+    _, (slope, _) = evaluated(
+        lambda x, k: losses.softmax_cross_entropy(x, k, reduction="sum"),
+        logits,
+        np.zeros((len(d), 1, 1)),
+        dtype=dtype,
+    )
+    expected = np.exp(-(d + np.log1p(np.exp(-d))))
+    error = np.abs(slope[:, 1, 0] / expected - 1)
+    assert np.all(error <= (4 + d) * np.finfo(dtype).eps)
+
+
 # Symbols
 
 

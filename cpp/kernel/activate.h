@@ -1,5 +1,5 @@
 // tanh and the logistic sigmoid over Eigen packets of float or double, within 4 units in the last place of the
-// true value for every input, with fused multiply-add and without.
+// true value for every input, with fused multiply-add and without; and, at the end, the exponential as softmax needs it.
 //
 // Both rest on one identity. With q(s) = s coth(s), which is 1 + s²/3 - ... and even,
 //
@@ -44,6 +44,9 @@ struct ActivationConstants<float> {
   static constexpr float ln2_low = 0x1.7f7d1cp-20f;
   // q(s) / (s coth(s)) - 1 is at most 2^-28.7; minimax for |s| <= ln(2)/4, with q(0) = 1.
   static constexpr float q[] = {1, 0x1.55551ep-2f, -0x1.6aa362p-6f};
+  // exp(r) to 2^-28.5 of it, minimax for |r| <= ln(2)/2, with exp(0) = 1.
+  static constexpr float exp[] = {
+      1, 0x1.000000p+0f, 0x1.000002p-1f, 0x1.5553c0p-3f, 0x1.55515ep-5f, 0x1.129052p-7f, 0x1.709ba2p-10f};
 };
 
 template <>
@@ -62,6 +65,19 @@ struct ActivationConstants<double> {
                                  0x1.1566aaf1eac1cp-9,
                                  -0x1.bbd41b0f5e84ep-13,
                                  0x1.6375f19746b61p-16};
+  // To 2^-55.7.
+  static constexpr double exp[] = {1,
+                                   0x1.0000000000003p+0,
+                                   0x1.0000000000005p-1,
+                                   0x1.5555555554825p-3,
+                                   0x1.55555555520ebp-5,
+                                   0x1.111111137a2adp-7,
+                                   0x1.6c16c17f35f0ap-10,
+                                   0x1.a019f62511e21p-13,
+                                   0x1.a019a68f50085p-16,
+                                   0x1.71f610458db1bp-19,
+                                   0x1.28a29fa8b157fp-22,
+                                   0x1.8ad0e46bf3af9p-26};
 };
 
 namespace activation {
@@ -172,6 +188,27 @@ Packet packet_sigmoid(const Packet& input) {
   constexpr S small = S(1) / S(C::sigmoid_shift == 64 ? 0x1p64 : 0x1p512);
   const Packet over = pmadd(even, pset1<Packet>(small), pmul(r, pset1<Packet>(small)));
   return pdiv(over, pmadd(power, psub(even, r), over));
+}
+
+/// exp(x) = 2ⁿ exp(r) of numbers that are not above 0, but for rounding: nothing there overflows, and no quotient is needed.
+template <class Packet>
+Packet packet_exp_below(const Packet& input) {
+  using namespace activation;
+  using S = ScalarIn<Packet>;
+  using C = ActivationConstants<S>;
+  constexpr S ln2 = C::ln2_high + C::ln2_low;
+  const Packet x = pmax(input, pset1<Packet>(C::sigmoid_low));  // NaN stays: it is the first operand
+  const auto [n, power] = whole<C::sigmoid_shift>(x, 1 / ln2);
+  const Packet r = pmadd(n, pset1<Packet>(-C::ln2_low), pmadd(n, pset1<Packet>(-C::ln2_high), x));
+  const Packet u = pmul(r, r);
+  constexpr std::size_t size = std::size(C::exp), even_end = (size - 1) / 2 * 2,
+                        odd_end = (size - 2) / 2 * 2 + 1;
+  Packet even = pset1<Packet>(C::exp[even_end]), odd = pset1<Packet>(C::exp[odd_end]);
+  for (std::size_t k = even_end; k >= 2; k -= 2) even = pmadd(even, u, pset1<Packet>(C::exp[k - 2]));
+  for (std::size_t k = odd_end; k >= 3; k -= 2) odd = pmadd(odd, u, pset1<Packet>(C::exp[k - 2]));
+  // The power is 2^shift too large, so that the last product passes through the denormal numbers.
+  constexpr S small = S(1) / S(C::sigmoid_shift == 64 ? 0x1p64 : 0x1p512);
+  return pmul(pmul(pmadd(odd, r, even), power), pset1<Packet>(small));
 }
 
 /// The smallest packet of a scalar type: what single numbers are computed in.

@@ -8,6 +8,7 @@
 #include <limits>
 #include <tuple>
 
+#include "kernel/activate.h"
 #include "ops/symbols.h"
 
 namespace bptt {
@@ -43,7 +44,9 @@ class Packets {
     each(x, [&](const P& numbers, Index, Index) { high = pmax(high, numbers); });
     const S highest = predux_max(high);
     const P reference = pset1<P>(highest);
-    each(x, [&](const P& numbers, Index, Index) { sum = padd(sum, pexp(psub(numbers, reference))); });
+    each(x, [&](const P& numbers, Index, Index) {
+      sum = padd(sum, packet_exp_below(psub(numbers, reference)));
+    });
     return {highest, predux(sum)};
   }
 
@@ -217,7 +220,14 @@ struct OneSymbol {
   template <class S>
   static void add(auto dx, const auto& x, S lse, S dy, const Tensor<S>& target, Index t, Index lane,
                   bool fresh) {
-    give(dx, dy * (x - lse).exp(), fresh);
+    using namespace Eigen::internal;
+    using P = FullPacket<S>;
+    const P level = pset1<P>(lse), slope = pset1<P>(dy);
+    Packets<S>(x.size()).each(x.data(), [&](const P& numbers, Index i, Index n) {
+      const P e = packet_exp_below(psub(numbers, level));
+      S* const to = dx.data() + i;
+      store_first(to, fresh ? pmul(slope, e) : pmadd(slope, e, load_first<P>(to, n)), n);
+    });
     dx(symbol(x, target, t, lane)) -= dy;
   }
   template <class S>
