@@ -129,7 +129,7 @@ def test_extreme_logits(dtype: str) -> None:
 
 @pytest.mark.parametrize(("dtype", "deepest"), [("float32", 87.0), ("float64", 708.0)])
 def test_small_probabilities(dtype: str, deepest: float) -> None:
-    """Of logits 0 and -d the second has the probability exp(-d), but for the rounding of d itself."""
+    """Of logits 0 and -d the second has probability exp(-d), but for the rounding of d."""
     d = np.linspace(1, deepest, 1000).astype(dtype).astype(float)
     logits = np.zeros((len(d), 2, 1))
     logits[:, 1, 0] = -d
