@@ -151,10 +151,10 @@ class Factor {
       for (Index part = 1; part <= parts; ++part) {
         Task<S> task{};
         task.right = b.data() + from;
-        Index to = from, depth = 0;
-        for (; to < std::ssize(b) && (part == parts || (before + depth) * parts < part * packed_.columns);
-             ++to)
-          depth += b[static_cast<std::size_t>(to)].depth;
+        Index to = std::ssize(b), depth = packed_.columns - before;
+        if (part < parts)
+          for (to = from, depth = 0; (before + depth) * parts < part * packed_.columns; ++to)
+            depth += b[static_cast<std::size_t>(to)].depth;
         task.pieces = to - from;
         for (Index panel = which.begin; panel < which.end; ++panel) {
           task.left = packed_.at(panel, before);

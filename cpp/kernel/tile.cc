@@ -1,5 +1,6 @@
 #include "kernel/tile.h"
 
+#include <bit>
 #include <utility>
 
 namespace bptt {
@@ -7,25 +8,33 @@ namespace {
 
 using namespace Eigen::internal;
 
+/// Calls f with the constants 0 ... n - 1. What is indexed by them can stay in registers.
+template <int n, class F>
+[[gnu::always_inline]] inline void unrolled(F&& f) {
+  [&]<int... i>(std::integer_sequence<int, i...>) __attribute__((always_inline)) {
+    (f(std::integral_constant<int, i>()), ...);
+  }(std::make_integer_sequence<int, n>());
+}
+
 /// V packets by C columns, with U sums for each number of y.
 template <class P, int V, int C, int U>
 void run(Task<ScalarOf<P>>& task) {
   using S = ScalarOf<P>;
   constexpr Index W = width_of<P>;
   P sums[U][V][C];
-  for (int u = 0; u < U; ++u)
-    for (int v = 0; v < V; ++v)
-      for (int c = 0; c < C; ++c) sums[u][v][c] = pset1<P>(S(0));
+  unrolled<U>([&](auto u) {
+    unrolled<V>([&](auto v) { unrolled<C>([&](auto c) { sums[u][v][c] = pset1<P>(S(0)); }); });
+  });
 
   const S* a = task.left;
   [[maybe_unused]] const S* ahead = task.ahead;
-  const auto step = [&](int u, const S* b, Index column) {
+  const auto step = [&](auto u, const S* b, Index column) __attribute__((always_inline)) {
     P numbers[C];
-    for (int c = 0; c < C; ++c) numbers[c] = pset1<P>(b[c * column]);
-    for (int v = 0; v < V; ++v) {
+    unrolled<C>([&](auto c) { numbers[c] = pset1<P>(b[c * column]); });
+    unrolled<V>([&](auto v) {
       const P rows = ploadu<P>(a + v * W);
-      for (int c = 0; c < C; ++c) sums[u][v][c] = pmadd(rows, numbers[c], sums[u][v][c]);
-    }
+      unrolled<C>([&](auto c) { sums[u][v][c] = pmadd(rows, numbers[c], sums[u][v][c]); });
+    });
     a += task.next;
     if constexpr (C > 1) {
       prefetch(ahead);
@@ -37,31 +46,40 @@ void run(Task<ScalarOf<P>>& task) {
     const S* b = right.data + task.first * right.column;
     Index k = 0;
     for (; k + U <= right.depth; k += U)
-      for (int u = 0; u < U; ++u, b += right.step) step(u, b, right.column);
-    if constexpr (U > 1)
-      for (; k < right.depth; ++k, b += right.step) step(0, b, right.column);
+      unrolled<U>([&](auto u) {
+        step(u, b, right.column);
+        b += right.step;
+      });
+    unrolled<U - 1>([&](auto u) {
+      if (k + u < right.depth) step(u, b + u * right.step, right.column);
+    });
   }
   if constexpr (C > 1) task.ahead = ahead;
-  for (int n = U; n > 1; n /= 2)
-    for (int u = 0; u < n / 2; ++u)
-      for (int v = 0; v < V; ++v)
-        for (int c = 0; c < C; ++c) sums[u][v][c] = padd(sums[u][v][c], sums[u + n / 2][v][c]);
+  unrolled<std::countr_zero(unsigned{U})>([&](auto level) {
+    constexpr int half = U >> (level + 1);
+    unrolled<half>([&](auto u) {
+      unrolled<V>([&](auto v) {
+        unrolled<C>([&](auto c) { sums[u][v][c] = padd(sums[u][v][c], sums[u + half][v][c]); });
+      });
+    });
+  });
 
   // All loads come before the first store: a load that overlaps a packet of which a part was just stored waits until that
   // has reached the cache.
   const bool whole = task.valid - (V - 1) * task.fewer >= W;
   const auto at = [&](int v, int c) { return task.y + v * task.packet + c * task.column; };
   const auto valid = [&](int v) { return std::max<Index>(task.valid - v * task.fewer, 0); };
-  if (task.add)
-    for (int c = 0; c < C; ++c)
-      for (int v = 0; v < V; ++v)
-        sums[0][v][c] = padd(whole ? ploadu<P>(at(v, c)) : load_first<P>(at(v, c), valid(v)), sums[0][v][c]);
-  for (int c = 0; c < C; ++c)
-    for (int v = 0; v < V; ++v)
-      if (whole)
-        pstoreu(at(v, c), sums[0][v][c]);
-      else
-        store_first<P>(at(v, c), sums[0][v][c], valid(v));
+  const auto each = [&](auto&& f) {
+    unrolled<C>([&](auto c) { unrolled<V>([&](auto v) { f(at(v, c), v, sums[0][v][c]); }); });
+  };
+  if (task.add && whole)
+    each([&](S* y, int, P& sum) { sum = padd(ploadu<P>(y), sum); });
+  else if (task.add)
+    each([&](S* y, int v, P& sum) { sum = padd(load_first<P>(y, valid(v)), sum); });
+  if (whole)
+    each([&](S* y, int, const P& sum) { pstoreu(y, sum); });
+  else
+    each([&](S* y, int v, const P& sum) { store_first<P>(y, sum, valid(v)); });
 }
 
 template <class P, int V, int... C>
