@@ -3,6 +3,13 @@
 #include <bit>
 #include <utility>
 
+// Where it is not followed, sums lie in memory.
+#ifdef _MSC_VER
+#define BPTT_INLINED [[msvc::forceinline]]
+#else
+#define BPTT_INLINED __attribute__((always_inline))
+#endif
+
 namespace bptt {
 namespace {
 
@@ -10,10 +17,9 @@ using namespace Eigen::internal;
 
 /// Calls f with the constants 0 ... n - 1. What is indexed by them can stay in registers.
 template <int n, class F>
-[[gnu::always_inline]] inline void unrolled(F&& f) {
-  [&]<int... i>(std::integer_sequence<int, i...>) __attribute__((always_inline)) {
-    (f(std::integral_constant<int, i>()), ...);
-  }(std::make_integer_sequence<int, n>());
+BPTT_INLINED inline void unrolled(F&& f) {
+  [&]<int... i>(std::integer_sequence<int, i...>)
+      BPTT_INLINED { (f(std::integral_constant<int, i>()), ...); }(std::make_integer_sequence<int, n>());
 }
 
 /// V packets by C columns, with U sums for each number of y.
@@ -28,7 +34,7 @@ void run(Task<ScalarOf<P>>& task) {
 
   const S* a = task.left;
   [[maybe_unused]] const S* ahead = task.ahead;
-  const auto step = [&](auto u, const S* b, Index column) __attribute__((always_inline)) {
+  const auto step = [&](auto u, const S* b, Index column) BPTT_INLINED {
     P numbers[C];
     unrolled<C>([&](auto c) { numbers[c] = pset1<P>(b[c * column]); });
     unrolled<V>([&](auto v) {
