@@ -15,11 +15,11 @@ RNG = np.random.default_rng(7)
 DATA = [RNG.normal(size=(31, FEATURES, BATCH)), RNG.normal(size=(31, 1, BATCH))]
 
 
-def framed(cell, **options):
+def framed(cell, batch=BATCH, **options):
     """A frame around a layer of `bptt.layers`, or around the same cell from primitives."""
 
     def frame(bp, depth):
-        x, y = bp.placeholder((FEATURES, BATCH)), bp.placeholder((1, BATCH))
+        x, y = bp.placeholder((FEATURES, batch)), bp.placeholder((1, batch))
         made = cell(bp, x, WIDTH, **options)
         h = made[-1] if isinstance(made, tuple) else made
         return x, y, layers.dense(bp, h, 1)
@@ -106,15 +106,17 @@ def layer(name, form):
     return lambda bp, x, width: LAYERS[name](form, bp, x, width, 0)
 
 
-def both(name):
+def both(name, batch=BATCH):
     """A net with each, of the same weights and states, and its loss."""
-    bp, loss = net(framed(layer(name, "fused")))
-    return (bp, loss), net(framed(layer(name, "primitive")), bp.parameters)
+    bp, loss = net(framed(layer(name, "fused"), batch))
+    return (bp, loss), net(framed(layer(name, "primitive"), batch), bp.parameters)
 
 
+@pytest.mark.parametrize("batch", [1, BATCH])
 @pytest.mark.parametrize("name", list(LAYERS))
-def test_norms_of_fused_cells_are_those_of_primitives(name):
-    norms, its = (bp.gradient_norms(loss, DATA, last=2) for bp, loss in both(name))
+def test_norms_of_fused_cells_are_those_of_primitives(name, batch):
+    data = [array[..., :batch] for array in DATA]
+    norms, its = (bp.gradient_norms(loss, data, last=2) for bp, loss in both(name, batch))
     assert list(norms) == list(its)
     for state in norms:
         np.testing.assert_allclose(norms[state], its[state], rtol=1e-9)

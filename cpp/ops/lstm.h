@@ -252,12 +252,15 @@ class Lstm final : public Operation<S> {
       const P dh = state<P>(self.m_.gradient, at);
       const P tanh_c = state<P>(self.tanh_c_, at);
       const P o = gate<P>(at, O), dh_o = pmul(dh, o);
-      P dc = state<P>(self.c_.gradient, at);
-      dc = pmadd(dh_o, psub(one, pmul(tanh_c, tanh_c)), dc);
       const P d_o = pmul(pmul(dh_o, tanh_c), psub(one, o));
-      if (self.peephole_ == Peephole::Diagonal) dc = pmadd(diagonal<P>(self.W_co_, 0, self.H_, at), d_o, dc);
+      const auto add = [&](const P& dc) {  // zeros to what follows, which somebody may still read
+        const P sum = pmadd(dh_o, psub(one, pmul(tanh_c, tanh_c)), dc);
+        if (self.peephole_ != Peephole::Diagonal) return sum;
+        return pmadd(diagonal<P>(self.W_co_, 0, self.H_, at), d_o, sum);
+      };
+      const P dc = add(state<P>(self.c_.gradient, at));
       set(at, O, d_o);
-      set_state(self.c_.gradient, at, dc);
+      set_state(self.c_.gradient, at, add(whole_state<P>(self.c_.gradient, at)));
       if (self.peephole_ != Peephole::Full) cell(self, at, dc);
     });
   }
