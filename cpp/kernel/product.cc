@@ -1,10 +1,12 @@
 #include "kernel/product.h"
 
+#include <limits>
+
 namespace bptt {
 namespace {
 
-/// Sums over columns are taken in blocks of so many, for so many tiles at a time.
-constexpr Index depth_block = 512, tile_block = 8;
+/// Sums over columns are taken in blocks of so many, for so many columns of y at a time.
+constexpr Index depth_block = 512, outer_block = 48;
 
 /// Memory is found by pages of so many bytes: a few at a time.
 constexpr Index page = 4096;
@@ -171,8 +173,8 @@ void Factor<S>::pack_transposed(const Block& block, Index row, Index valid, S* t
 
 template <class S>
 void add_outer_products(Outers<S> terms, const Panelled<S>& a, Span columns, Span which) {
-  S room[depth_block * tile_block * Tiles<S>::columns];
-  outer_products<S>(terms, a.panels, columns, which, tile_block, room,
+  S room[depth_block * outer_block];
+  outer_products<S>(terms, a.panels, columns, which, outer_block / Tiles<S>::columns, room,
                     [&](Task<S>& task, Index panel, Index k, Index tiles) {
                       task.left = task.ahead = a.at(panel, k);
                       if (far<S>(a.size()))
@@ -197,8 +199,7 @@ void add_outer_products(Outers<S> terms, const MatrixMap<S>& a, Span columns, Sp
                                  load_first<P>(from + v * width_of<P>, v + 1 < packets ? width_of<P> : last));
     return copy;
   };
-  Index all = 0;  // columns of y, and so no fewer than tiles
-  for (const Outer<S>& term : terms) all += term.y.cols();
+  constexpr Index all = std::numeric_limits<Index>::max();  // A is copied once
   with_packet<S>(panels.width(), [&]<class P>(P*) {
     outer_products<S>(terms, panels, columns, which, all, nullptr,
                       [&](Task<S>& task, Index panel, Index k, Index) {

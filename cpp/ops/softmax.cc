@@ -175,11 +175,13 @@ class CrossEntropy : public Operation<S> {
     to_x = to_x && x_.gradient;
     to_target = to_target && target_.gradient;
     if (!to_x && !to_target) return;
+    const Packets<S> packets(x_.shape.features);
     each_frame_of(y_, r, [&](Index t, Index lane, Index end) {
       for (; lane < end; ++lane) {
         const auto x = x_.values(t).col(lane).array();
         const S lse = lse_[t * y_.shape.batch + lane], dy = y_.gradients(t)(0, lane);
-        if (to_x) Target::add(x_.gradients(t).col(lane).array(), x, lse, dy, target_, t, lane, x_.fresh);
+        if (to_x)
+          Target::add(packets, x_.gradients(t).col(lane).array(), x, lse, dy, target_, t, lane, x_.fresh);
         if (to_target) Target::add_to_target(x, lse, dy, target_, t, lane);
       }
     });
@@ -198,8 +200,8 @@ struct Distribution {
     return (p * (lse - x)).sum();
   }
   template <class S>
-  static void add(auto dx, const auto& x, S lse, S dy, const Tensor<S>& target, Index t, Index lane,
-                  bool fresh) {
+  static void add(const Packets<S>&, auto dx, const auto& x, S lse, S dy, const Tensor<S>& target, Index t,
+                  Index lane, bool fresh) {
     const auto p = target.values(t).col(lane).array();
     const S total = dy * p.sum();
     give(dx, total * (x - lse).exp() - dy * p, fresh);
@@ -218,12 +220,12 @@ struct OneSymbol {
     return lse - x(symbol(x, target, t, lane));
   }
   template <class S>
-  static void add(auto dx, const auto& x, S lse, S dy, const Tensor<S>& target, Index t, Index lane,
-                  bool fresh) {
+  static void add(const Packets<S>& packets, auto dx, const auto& x, S lse, S dy, const Tensor<S>& target,
+                  Index t, Index lane, bool fresh) {
     using namespace Eigen::internal;
     using P = FullPacket<S>;
     const P level = pset1<P>(lse), slope = pset1<P>(dy);
-    Packets<S>(x.size()).each(x.data(), [&](const P& numbers, Index i, Index n) {
+    packets.each(x.data(), [&](const P& numbers, Index i, Index n) {
       const P e = packet_exp_below(psub(numbers, level));
       S* const to = dx.data() + i;
       store_first(to, fresh ? pmul(slope, e) : pmadd(slope, e, load_first<P>(to, n)), n);
