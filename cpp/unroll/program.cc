@@ -325,19 +325,25 @@ void Program<S>::deal_stages(const Graph& graph, const Plan& plan) {
 /// lanes to himself patches them.
 template <class S>
 const Deal& Program<S>::dealt(const RunStage& stage) const {
-  static const Deal whole;
-  const bool patched = marks_.events() && !stage.pasts.empty();
-  return patched && stage.deal.kind != Deal::Kind::Lanes ? whole : stage.deal;
+  static constexpr Deal whole;
+  return patches(stage) && stage.deal.kind != Deal::Kind::Lanes ? whole : stage.deal;
+}
+
+/// One thread has nobody to wait for.
+template <class S>
+bool Program<S>::meet_between(const Deal& before, const RunStage& stage, const Member& member) const {
+  return member.part.count > 1 && !dealt(stage).same(before);
 }
 
 template <class S>
-template <class F>
-void Program<S>::sweep(const RunStage& stage, const Range& window, Member& member, bool back, Pulse& pulse,
-                       F&& run) const {
-  const Deal& deal = dealt(stage);
+void Program<S>::sweep(const RunStage& stage, const Range& window, Member& member, bool back,
+                       Pulse& pulse) const {
+  const bool patched = patches(stage);
   const Part part = member.part;
+  if (stage.grain >= window.size() && !patched && part.count == 1) return pass(stage, window, back, pulse);
+  const Deal& deal = dealt(stage);
   if (deal.kind == Deal::Kind::Whole && part.index > 0) return;
-  const Index grain = stage.grain, pieces = grain < window.size() ? (window.size() + grain - 1) / grain : 1;
+  const Index grain = stage.grain, pieces = (window.size() + grain - 1) / grain;
   const Part mine = deal.kind == Deal::Kind::Frames ? part : Part{};
   const Index first = mine.begin(pieces), end = mine.end(pieces);
   Range all = deal.share(0, 0, part);
@@ -346,34 +352,31 @@ void Program<S>::sweep(const RunStage& stage, const Range& window, Member& membe
   for (Index i = first; i < end; ++i) {
     all.begin = window.begin + (back ? first + end - 1 - i : i) * grain;
     all.end = std::min(all.begin + grain, window.end);
-    const bool patched = marks_.events();
-    each_piece(stage, all, back, [&](const Range& range) {
-      if (patched) {
-        swap(stage, range, Swap::In);
-        if (back) swap_gradients(stage, range, Swap::In);
-        if (back) hold_gradients(stage, range);
-      }
-      const auto visit = [&](const Step& step) {
-        run(step, range);
-        pulse.spend(step.work * range.size());
-      };
-      if (back)
-        std::ranges::for_each(Reversed(stage.steps), visit);
-      else
-        std::ranges::for_each(stage.steps, visit);
-      if (patched) {
-        if (!back) hold(stage, range);
-        if (back) swap_gradients(stage, range, Swap::Out);
-        swap(stage, range, Swap::Out);
-      }
+    each_piece(stage, all, back, patched && !stage.window, [&](const Range& range) {
+      if (patched) patch(stage, range, back);
+      pass(stage, range, back, pulse);
+      if (patched) restore(stage, range, back);
     });
   }
 }
 
 template <class S>
+void Program<S>::pass(const RunStage& stage, const Range& r, bool back, Pulse& pulse) const {
+  const Index frames = r.size(), last = std::ssize(stage.steps) - 1;
+  for (Index i = 0; i <= last; ++i) {
+    const Step& step = stage.steps[static_cast<std::size_t>(back ? last - i : i)];
+    if (!back)
+      step.operation->forward(r);
+    else if (step.backward)
+      step.operation->backward(r);
+    pulse.spend(step.work * frames);
+  }
+}
+
+template <class S>
 template <class F>
-void Program<S>::each_piece(const RunStage& stage, const Range& all, bool back, F&& f) const {
-  if (!marks_.events() || stage.pasts.empty() || stage.window) return f(all);
+void Program<S>::each_piece(const RunStage& stage, const Range& all, bool back, bool cut, F&& f) const {
+  if (!cut) return f(all);
   const bool through = stage.stepwise || stage.loops;
   Range piece = all;
   for (Index done = 0; done < all.size(); done += piece.size()) {
@@ -387,6 +390,23 @@ void Program<S>::each_piece(const RunStage& stage, const Range& all, bool back, 
     }
     f(piece);
   }
+}
+
+template <class S>
+void Program<S>::patch(const RunStage& stage, const Range& range, bool back) const {
+  swap(stage, range, Swap::In);
+  if (!back) return;
+  swap_gradients(stage, range, Swap::In);
+  hold_gradients(stage, range);
+}
+
+template <class S>
+void Program<S>::restore(const RunStage& stage, const Range& range, bool back) const {
+  if (back)
+    swap_gradients(stage, range, Swap::Out);
+  else
+    hold(stage, range);
+  swap(stage, range, Swap::Out);
 }
 
 template <class S>
@@ -592,10 +612,9 @@ void Program<S>::run(std::size_t first, std::size_t last, const Range& range, Me
     const RunStage& stage = stages_[s];
     if (!here(stage)) continue;
     // Where memory is shared, what another thread still reads may lie where this stage writes.
-    if (before && (overlaid_ || !dealt(stage).same(dealt(*before)))) member.barrier();
+    if (before && (overlaid_ || meet_between(dealt(*before), stage, member))) member.barrier();
     before = &stage;
-    sweep(stage, range, member, false, pulse,
-          [](const Step& step, const Range& r) { step.operation->forward(r); });
+    sweep(stage, range, member, false, pulse);
   }
 }
 
@@ -697,12 +716,9 @@ void Program<S>::run_back(std::size_t first, std::size_t last, const Range& rang
       wait();
     }
     // What is accumulated may be read from columns that the sweep patches.
-    const bool patches = marks_.events() && !stage.pasts.empty();
-    if ((since && !dealt(stage).same(*since)) || (patches && accumulating)) wait();
+    if ((since && meet_between(*since, stage, member)) || (accumulating && patches(stage))) wait();
     since = &dealt(stage);
-    sweep(stage, range, member, true, pulse, [](const Step& step, const Range& r) {
-      if (step.backward) step.operation->backward(r);
-    });
+    sweep(stage, range, member, true, pulse);
     if (!stage.accumulates) continue;
     wait();
     accumulating = true;
@@ -714,45 +730,32 @@ void Program<S>::run_back(std::size_t first, std::size_t last, const Range& rang
 /// reads past values gets them as they were in the sweep, over all frames at once unless it reads named values as well.
 template <class S>
 void Program<S>::accumulate(const RunStage& stage, const Range& range, Member& member, Pulse& pulse) {
-  const bool patches = marks_.events() && !stage.pasts.empty();
-  const auto patched = [&](bool patch, const Range& r, auto&& f) {
-    if (!patch) return f();
-    const auto all_see = [&](Swap way) {
-      member.barrier();
-      if (member.first()) swap(stage, r, way);
-      member.barrier();
-    };
-    all_see(Swap::In);
-    f();
-    all_see(Swap::Out);
+  const auto all_see = [&](const Range& r, Swap way) {
+    member.barrier();
+    if (member.first()) swap(stage, r, way);
+    member.barrier();
   };
   Index whole = 0;
   for (const Step& step : Reversed(stage.steps)) {
     if (!step.accumulates) continue;
     const bool mine = step.divides || whole++ % member.part.count == member.part.index;
-    const auto run = [&](const Range& r) {
-      patched(patches && step.reads_past, r, [&] {
-        if (!mine) return;
-        for (Index from = r.begin; from < r.end; from += step.long_piece) {
-          const Range piece{from, std::min(from + step.long_piece, r.end)};
-          step.operation->accumulate(piece, step.divides ? member.part : Part{});
-          pulse.spend(step.work * piece.size());
-        }
-      });
-    };
-    if (step.reads_past && step.reads_named)
-      each_piece(stage, range, true, run);
-    else
-      run(range);
+    const bool patched = step.reads_past && patches(stage);
+    each_piece(stage, range, true, patched && step.reads_named, [&](const Range& r) {
+      if (patched) all_see(r, Swap::In);
+      for (Index from = r.begin; mine && from < r.end; from += step.long_piece) {
+        const Range piece{from, std::min(from + step.long_piece, r.end)};
+        step.operation->accumulate(piece, step.divides ? member.part : Part{});
+        pulse.spend(step.work * piece.size());
+      }
+      if (patched) all_see(r, Swap::Out);
+    });
     if (stage.entangled) member.barrier();
   }
 }
 
 template <class S>
-const Tensor<S>& Program<S>::tensor(Value v) const {
-  if (v < 0 || at(v) >= tensors_.size() || !tensors_[at(v)].value)
-    throw UsageError("this program does not compute value " + std::to_string(v));
-  return tensors_[at(v)];
+void Program<S>::refuse(Value v) {
+  throw UsageError("this program does not compute value " + std::to_string(v));
 }
 
 template <class S>

@@ -84,7 +84,11 @@ class Program {
   }
 
   /// Where a value of the graph lives; throws UsageError if this program does not compute it.
-  const Tensor<S>& tensor(Value) const;
+  const Tensor<S>& tensor(Value v) const {
+    const auto place = static_cast<std::size_t>(v);  // of a negative one, beyond all
+    if (place >= tensors_.size() || !tensors_[place].value) refuse(v);
+    return tensors_[place];
+  }
   /// Features x batch: the state before the first frame, before another, after the last, and the gradient of the first.
   Eigen::Map<Matrix<S>> first(const std::string& name) const { return before(name, 0); }
   Eigen::Map<Matrix<S>> before(const std::string& name, Index frame) const;
@@ -181,14 +185,22 @@ class Program {
   void deal_stages(const Graph&, const Plan&);
   /// Notes which carried values a stage reads and writes.
   void find_carried(const Graph&, const Stage&, RunStage&) const;
+  /// Whether a stage reads or writes states that the marks of this window change.
+  bool patches(const RunStage& stage) const { return marks_.events() && !stage.pasts.empty(); }
   /// How the work of a stage is dealt out in this window.
   const Deal& dealt(const RunStage&) const;
-  /// One thread's share of a stage at some frames. run(step, range) for what it has to do, in order.
+  /// Whether threads wait for one another between what was dealt out before and a stage.
+  bool meet_between(const Deal& before, const RunStage&, const Member&) const;
+  /// One thread's share of a stage at some frames.
+  void sweep(const RunStage&, const Range&, Member&, bool back, Pulse&) const;
+  /// The steps of a stage at a range, one after the other.
+  void pass(const RunStage&, const Range&, bool back, Pulse&) const;
+  /// Calls f for a range, or, if it is to be `cut`, for the pieces that the marks cut it into.
   template <class F>
-  void sweep(const RunStage&, const Range&, Member&, bool back, Pulse&, F&& run) const;
-  /// Calls f for the pieces of a range that the marks cut it into.
-  template <class F>
-  void each_piece(const RunStage&, const Range&, bool back, F&& f) const;
+  void each_piece(const RunStage&, const Range&, bool back, bool cut, F&& f) const;
+  /// What the marks ask for before a piece, and after it.
+  void patch(const RunStage&, const Range&, bool back) const;
+  void restore(const RunStage&, const Range&, bool back) const;
   enum class Swap { In, Out };
   /// The columns where lanes of a range begin anew change places with the starting values, or back; their gradients too.
   void swap(const RunStage&, const Range&, Swap) const;
@@ -213,6 +225,7 @@ class Program {
   void run_back(std::size_t first, std::size_t last, const Range&, Member&, Pulse&, F&& here);
   void accumulate(const RunStage&, const Range&, Member&, Pulse&);
   bool flows() const;
+  [[noreturn]] static void refuse(Value);
   std::string not_finite(const Range&, Index from, bool window) const;
 
   Index frames_;
