@@ -3,6 +3,7 @@
 
 #include <vector>
 
+#include "kernel/packet.h"
 #include "unroll/program.h"
 #include "unroll/state.h"
 
@@ -47,8 +48,9 @@ class Carry {
 
   /// In line: a state is often shorter than a call is long.
   static void copy(const S* from, S* to, Index size) {
-    using Flat = Eigen::Array<S, Eigen::Dynamic, 1>;
-    Eigen::Map<Flat>(to, size) = Eigen::Map<const Flat>(from, size);
+    using P = FullPacket<S>;
+    for (Index i = 0; i < size; i += width_of<P>)
+      store_first<P>(to + i, load_first<P>(from + i, size - i), size - i);
   }
 
   State<S>& state_;
