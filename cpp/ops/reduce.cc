@@ -154,7 +154,7 @@ class WindowReduce : public Operation<S> {
       });
       sum_ += sum;
     } else if (x_.extent == Extent::Frame) {
-      sum_ += x_.values(r).sum();
+      sum_ += all(x_.value, r).sum();
       count_ += x_.shape.batch * r.size();
     } else {
       sum_ = x_.values(r).sum();
@@ -175,6 +175,12 @@ class WindowReduce : public Operation<S> {
  private:
   /// Whether some of the entries that are added up may not count.
   bool masked() const { return x_.extent == Extent::Frame && counted_; }
+
+  /// Frames of x as one row: they lie side by side.
+  auto all(S* base, const Range& r) const {
+    const Index frame = x_.shape.size();
+    return Eigen::Map<Eigen::Array<S, Eigen::Dynamic, 1>>(base + r.begin * frame, r.size() * frame);
+  }
 
   /// Calls f for each column of x that counts.
   template <class F>
@@ -197,6 +203,8 @@ class WindowReduce : public Operation<S> {
     const S d = factor() * *y_.gradient;
     if (masked())
       each_counted(r, [&](Index column) { x_.gradient_column(column).array() += d; });
+    else if (x_.extent == Extent::Frame)
+      all(x_.gradient, r) += d;
     else
       x_.gradients(r).array() += d;
   }
