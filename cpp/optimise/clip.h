@@ -2,6 +2,7 @@
 #pragma once
 
 #include <Eigen/Core>
+#include <limits>
 
 #include "unroll/arena.h"
 #include "unroll/team.h"
@@ -14,7 +15,12 @@ struct Clip {
   Kind kind = Kind::None;
   double limit = 0;
 
-  /// One thread's share of it. `norms` is there to be used, and has room for them.
+  /// Whether finite gradients may have squares that are not, after it.
+  bool leaves_large() const {
+    return kind == Kind::None || !(2 * limit * limit < static_cast<double>(std::numeric_limits<S>::max()));
+  }
+
+  /// One thread's share of it, of gradients that are finite. `norms` is there to be used, and has room for them.
   void operator()(Block<S>& gradients, Block<double>& norms, Member& member) const {
     const Index from = member.part.begin(gradients.size()), to = member.part.end(gradients.size());
     Eigen::Map<Eigen::Array<S, Eigen::Dynamic, 1>> g(gradients.data() + from, to - from);
@@ -23,7 +29,7 @@ struct Clip {
       case Kind::None:
         return;
       case Kind::ByValue:
-        g = g.template max<Eigen::PropagateNaN>(-bound).template min<Eigen::PropagateNaN>(bound);
+        g = g.max(-bound).min(bound);
         return;
       case Kind::ByGlobalNorm: {
         // Pascanu, Mikolov & Bengio, "On the difficulty of training recurrent neural networks", ICML 2013,

@@ -99,7 +99,7 @@ class Training {
   }
 
  private:
-  /// One thread's share of it; `found` collects what is not finite.
+  /// One thread's share of it; `found` has a bit for each look at the gradients that failed.
   void update(Block<S>& weights, Member& member, std::atomic<int>& found) {
     const FlushDenormals flush;
     Block<S>& all = weights_.gradients();
@@ -109,17 +109,22 @@ class Training {
     }
     const Index from = member.part.begin(all.size()), to = member.part.end(all.size());
     const Eigen::Map<const Eigen::Array<S, Eigen::Dynamic, 1>> g(all.data() + from, to - from);
-    const auto require = [&](bool finite, int kind, const char* why) {
-      if (!finite) found |= kind;
+    const auto finite = [](const auto& numbers) {
+      return (numbers * S(0)).sum() == S(0);  // 0 times infinity or NaN is NaN
+    };
+    const auto require = [&](bool fine, int look) {
+      if (!fine) found |= look;
       member.barrier();
-      if ((found & kind) == 0) return;
-      if (member.first()) refuse_gradient(why);
+      if ((found & look) == 0) return;
+      if (member.first()) refuse_gradient();
       member.barrier();  // where the others leave
     };
-    // 0 times infinity or NaN is NaN.
-    require((g * S(0)).sum() == S(0), 1, "is not finite");
-    clip_(all, norms_, member);
-    require((g.square() * S(0)).sum() == S(0), 2, "has a square that is not finite (clipping would help)");
+    // A look at the squares tells of the numbers, too, and of clipped ones there is nothing to tell.
+    if (clip_.kind != Clip<S>::Kind::None) {
+      require(finite(g), 1);
+      clip_(all, norms_, member);
+    }
+    require(!clip_.leaves_large() || finite(g.square()), 2);
     moments_.update({rate(), steps_ + 1}, weights, all, member.part);
   }
 
@@ -140,18 +145,24 @@ class Training {
     throw NonFiniteError(message.str());
   }
 
-  [[noreturn]] void refuse_gradient(const std::string& why) const {
+  [[noreturn]] void refuse_gradient() const {
     const Block<S>& all = weights_.gradients();
     std::string first;
     S largest = 0;
+    bool finite = true;
     for (const Variable& weight : weights_.variables()) {
       const Matrix<S> part = weights_.part(all, weight.name);
       if (!part.array().square().allFinite() && first.empty()) first = weight.name;
       for (const S x : part.reshaped())
-        if (std::isfinite(x)) largest = std::max(largest, std::abs(x));
+        if (std::isfinite(x))
+          largest = std::max(largest, std::abs(x));
+        else
+          finite = false;
     }
     std::ostringstream message;
-    message << "the gradient of " << window() << " " << why << ", first that of the weight '" << first
+    message << "the gradient of " << window() << " "
+            << (finite ? "has a square that is not finite (clipping would help)" : "is not finite")
+            << ", first that of the weight '" << first
             << "'; the largest finite magnitude in the gradient is " << largest
             << ". Weights, moments and state are those before that window";
     throw NonFiniteError(message.str());
