@@ -37,7 +37,7 @@ namespace {
 /// A block: some rows of one column, or all rows of several; `first` is the number it begins with.
 struct Block {
   Index first, column, columns, row, rows;
-  Index size() const { return columns * rows; }
+  Index size = columns * rows;
 };
 
 /// How the numbers of an input lie for a chain over (features, batch).
@@ -64,7 +64,7 @@ class Operand {
 
   /// Copies a block to a slot. A packet may reach over into the column that comes next, or the slot.
   void load(const Block& at, S* to) const {
-    if (single_) return std::fill_n(to, at.size(), *x_.value), void();
+    if (single_) return std::fill_n(to, at.size, *x_.value), void();
     each(at, x_.value, [&](S* from, Index n, Index offset) {
       if (one_row_)
         std::fill_n(to + offset, n, *from);
@@ -77,7 +77,7 @@ class Operand {
   void add(const Block& at, const S* from) const {
     using Flat = Eigen::Map<const Eigen::Array<S, Eigen::Dynamic, 1>>;
     if (single_)
-      *x_.gradient += Flat(from, at.size()).sum();
+      *x_.gradient += Flat(from, at.size).sum();
     else
       each(at, x_.gradient, [&](S* to, Index n, Index offset) {
         if (one_row_)
@@ -124,7 +124,7 @@ class Operand {
   /// Calls f(first number, how many, offset in the block) for whatever lies side by side.
   template <class F>
   void each(const Block& at, S* base, F&& f) const {
-    if (S* const all = direct(base, at)) return f(all, at.size(), Index{0});
+    if (S* const all = direct(base, at)) return f(all, at.size, Index{0});
     for (Index c = 0; c < at.columns; ++c)
       f(base + place(at.column + c) + (one_row_ ? 0 : at.row), at.rows, c * at.rows);
   }
@@ -181,12 +181,15 @@ class Chain final : public Operation<S> {
     each_block(r, [&](const Block& block, Index n) {
       alignas(64) S local[local_size];
       S* at[most_values];
-      for (std::size_t v = 0; v < loads_.size(); ++v) at[v] = loaded(v, block, local, n);
-      for (std::size_t v = loads_.size(); v < values_; ++v) {
-        const Step& step = step_of(v);
-        at[v] = kept_[v] && n == block.size() ? kept_[v] + block.first : slot(local, v, n);
-        step.rule->forward(at[v], at[step.a], at[step.b], n);
-        if (kept_[v] && n != block.size()) Operand<S>::copy(at[v], kept_[v] + block.first, block.size());
+      std::size_t v = 0;
+      for (const std::size_t loads = loads_.size(); v < loads; ++v) at[v] = loaded(v, block, local, n);
+      for (const Step& step : steps_) {
+        S* const kept = kept_[v] ? kept_[v] + block.first : nullptr;
+        const bool there = kept && n == block.size;
+        S* const y = at[v] = there ? kept : slot(local, v, n);
+        step.rule->forward(y, at[step.a], at[step.b], n);
+        if (kept && !there) Operand<S>::copy(y, kept, block.size);
+        ++v;
       }
     });
   }
@@ -209,6 +212,7 @@ class Chain final : public Operation<S> {
     struct Turn {
       std::size_t value;  // whose gradient is complete
       bool to_a, to_b, add_a, add_b;
+      std::size_t a, b, y;  // what the rule looks at; where it does not, number `most_values`
     };
     std::vector<bool> needs = {};         // by value: its numbers are looked at
     std::vector<std::size_t> there = {};  // those of them that are in memory, in order
@@ -237,13 +241,17 @@ class Chain final : public Operation<S> {
       for (std::size_t v = chain.values_; v-- > loads;) {
         if (!came[v]) continue;
         const Step& step = chain.step_of(v);
-        Turn turn{v, leads[step.a], step.binary() && leads[step.b], came[step.a], came[step.b]};
+        Turn turn{v, leads[step.a], step.binary() && leads[step.b], came[step.a], came[step.b], 0, 0, 0};
         if (turn.to_a) came[step.a] = true;
         if (turn.to_a && turn.to_b && step.a == step.b) turn.add_b = true;
         if (turn.to_b) came[step.b] = true;
-        needs[v] = needs[v] || step.rule->reads_y;
-        needs[step.a] = needs[step.a] || step.rule->reads_a;
-        if (step.binary()) needs[step.b] = needs[step.b] || step.rule->reads_b;
+        const auto look = [&](bool reads, std::size_t value) {
+          if (reads) needs[value] = true;
+          return reads ? value : most_values;
+        };
+        turn.y = look(step.rule->reads_y, v);
+        turn.a = look(step.rule->reads_a, step.a);
+        turn.b = look(step.binary() && step.rule->reads_b, step.b);
         turns.push_back(turn);
       }
       for (std::size_t v = 0; v < loads; ++v)
@@ -278,14 +286,14 @@ class Chain final : public Operation<S> {
         for (Index row = 0; row < rows_; row += most_) {
           const Block block{c * rows_ + row, c, std::min(columns_, (from + count) * scale - c), row,
                             std::min(most_, rows_ - row)};
-          f(block, (block.size() + width - 1) / width * width);
+          f(block, (block.size + width - 1) & -width);
         }
     });
   }
 
   /// The numbers of a value in memory, a load or one that is kept: where they lie, or copied to its slot.
   S* loaded(std::size_t v, const Block& block, S* local, Index n) const {
-    const bool whole = n == block.size();
+    const bool whole = n == block.size;
     S* const to = slot(local, v, n);
     if (v < loads_.size()) {
       if (S* const direct = whole ? loads_[v].direct(loads_[v].tensor().value, block) : nullptr)
@@ -294,7 +302,7 @@ class Chain final : public Operation<S> {
       return to;
     }
     if (whole) return kept_[v] + block.first;
-    Operand<S>::fill(kept_[v] + block.first, to, block.size());
+    Operand<S>::fill(kept_[v] + block.first, to, block.size);
     return to;
   }
 
@@ -302,22 +310,25 @@ class Chain final : public Operation<S> {
     if (back.turns.empty()) return;
     each_block(r, [&](const Block& block, Index n) {
       alignas(64) S local[local_size];
-      S *at[most_values], *gradient[most_values];
-      for (std::size_t v = 0; v < values_; ++v) {
-        at[v] = slot(local, v, n);
-        gradient[v] = slot(local, values_ + v, n);
-      }
+      S* at[most_values + 1];
+      at[most_values] = local;
+      S* const gradients = slot(local, values_, n);
       for (const std::size_t v : back.there) at[v] = loaded(v, block, local, n);
-      for (const std::size_t v : back.again)
-        step_of(v).rule->forward(at[v], at[step_of(v).a], at[step_of(v).b], n);
-      for (const std::size_t v : back.first)
-        Operand<S>::fill(outputs_[this->at(output_[v])].gradient + block.first, gradient[v], block.size());
-      for (const auto& [v, to_a, to_b, add_a, add_b] : back.turns) {
+      for (const std::size_t v : back.again) {
         const Step& step = step_of(v);
-        step.rule->backward({at[step.a], at[step.b], at[v], gradient[v], to_a ? gradient[step.a] : nullptr,
-                             to_b ? gradient[step.b] : nullptr, add_a, add_b, n});
+        at[v] = slot(local, v, n);
+        step.rule->forward(at[v], at[step.a], at[step.b], n);
       }
-      for (const std::size_t v : back.last) loads_[v].add(block, gradient[v]);
+      for (const std::size_t v : back.first)
+        Operand<S>::fill(outputs_[this->at(output_[v])].gradient + block.first, slot(gradients, v, n),
+                         block.size);
+      for (const auto& [v, to_a, to_b, add_a, add_b, a, b, y] : back.turns) {
+        const Step& step = step_of(v);
+        step.rule->backward({at[a], at[b], at[y], slot(gradients, v, n),
+                             to_a ? slot(gradients, step.a, n) : nullptr,
+                             to_b ? slot(gradients, step.b, n) : nullptr, add_a, add_b, n});
+      }
+      for (const std::size_t v : back.last) loads_[v].add(block, slot(gradients, v, n));
     });
   }
 
