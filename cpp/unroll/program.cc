@@ -338,9 +338,17 @@ bool Program<S>::meet_between(const Deal& before, const RunStage& stage, const M
 template <class S>
 void Program<S>::sweep(const RunStage& stage, const Range& window, Member& member, bool back,
                        Pulse& pulse) const {
+  if (stage.grain >= window.size() && member.part.count == 1 && !patches(stage))
+    pass(stage, window, back, pulse);
+  else
+    sweep_pieces(stage, window, member, back, pulse);
+}
+
+template <class S>
+void Program<S>::sweep_pieces(const RunStage& stage, const Range& window, Member& member, bool back,
+                              Pulse& pulse) const {
   const bool patched = patches(stage);
   const Part part = member.part;
-  if (stage.grain >= window.size() && !patched && part.count == 1) return pass(stage, window, back, pulse);
   const Deal& deal = dealt(stage);
   if (deal.kind == Deal::Kind::Whole && part.index > 0) return;
   const Index grain = stage.grain, pieces = (window.size() + grain - 1) / grain;
@@ -739,17 +747,27 @@ void Program<S>::accumulate(const RunStage& stage, const Range& range, Member& m
   for (const Step& step : Reversed(stage.steps)) {
     if (!step.accumulates) continue;
     const bool mine = step.divides || whole++ % member.part.count == member.part.index;
-    const bool patched = step.reads_past && patches(stage);
-    each_piece(stage, range, true, patched && step.reads_named, [&](const Range& r) {
-      if (patched) all_see(r, Swap::In);
-      for (Index from = r.begin; mine && from < r.end; from += step.long_piece) {
-        const Range piece{from, std::min(from + step.long_piece, r.end)};
-        step.operation->accumulate(piece, step.divides ? member.part : Part{});
-        pulse.spend(step.work * piece.size());
-      }
-      if (patched) all_see(r, Swap::Out);
-    });
+    const auto add = [&](const Range& r) {
+      if (mine) accumulate(step, r, step.divides ? member.part : Part{}, pulse);
+    };
+    if (step.reads_past && patches(stage))
+      each_piece(stage, range, true, step.reads_named, [&](const Range& r) {
+        all_see(r, Swap::In);
+        add(r);
+        all_see(r, Swap::Out);
+      });
+    else
+      add(range);
     if (stage.entangled) member.barrier();
+  }
+}
+
+template <class S>
+void Program<S>::accumulate(const Step& step, const Range& range, Part part, Pulse& pulse) {
+  for (Index from = range.begin; from < range.end; from += step.long_piece) {
+    const Range piece{from, std::min(from + step.long_piece, range.end)};
+    step.operation->accumulate(piece, part);
+    pulse.spend(step.work * piece.size());
   }
 }
 

@@ -193,6 +193,8 @@ class Program {
   bool meet_between(const Deal& before, const RunStage&, const Member&) const;
   /// One thread's share of a stage at some frames.
   void sweep(const RunStage&, const Range&, Member&, bool back, Pulse&) const;
+  /// The same where it is dealt out, in pieces, or marked.
+  void sweep_pieces(const RunStage&, const Range&, Member&, bool back, Pulse&) const;
   /// The steps of a stage at a range, one after the other.
   void pass(const RunStage&, const Range&, bool back, Pulse&) const;
   /// Calls f for a range, or, if it is to be `cut`, for the pieces that the marks cut it into.
@@ -224,6 +226,7 @@ class Program {
   template <class F>
   void run_back(std::size_t first, std::size_t last, const Range&, Member&, Pulse&, F&& here);
   void accumulate(const RunStage&, const Range&, Member&, Pulse&);
+  static void accumulate(const Step&, const Range&, Part, Pulse&);
   bool flows() const;
   [[noreturn]] static void refuse(Value);
   std::string not_finite(const Range&, Index from, bool window) const;
