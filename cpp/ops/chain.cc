@@ -158,6 +158,7 @@ class Chain final : public Operation<S> {
         std::ranges::all_of(loads_, [](const Operand<S>& load) { return load.dense() || load.single(); });
     const Index features = code_.shape.features;
     rows_ = flat ? 1 : features;
+    scale_ = flat ? features : 1;
     const bool by_column = !flat && features % width == 0 && features >= 2 * width;
     columns_ = by_column ? 1 : std::max<Index>(most_ / rows_, 1);
 
@@ -280,11 +281,11 @@ class Chain final : public Operation<S> {
   template <class F>
   void each_block(const Range& r, F&& f) const {
     constexpr Index width = width_of<FullPacket<S>>;
-    const Index scale = code_.shape.features / rows_;
     columns(r, code_.shape.batch, [&](Index from, Index count) {
-      for (Index c = from * scale; c < (from + count) * scale; c += columns_)
+      const Index end = (from + count) * scale_;
+      for (Index c = from * scale_; c < end; c += columns_)
         for (Index row = 0; row < rows_; row += most_) {
-          const Block block{c * rows_ + row, c, std::min(columns_, (from + count) * scale - c), row,
+          const Block block{c * rows_ + row, c, std::min(columns_, end - c), row,
                             std::min(most_, rows_ - row)};
           f(block, (block.size + width - 1) & -width);
         }
@@ -341,6 +342,7 @@ class Chain final : public Operation<S> {
   std::vector<S*> kept_;     // by value: where it is kept for all frames, or null
   Index most_ = 0;           // numbers of a block
   Index rows_ = 1;           // of a column; 1 where all numbers lie alike, one after the other
+  Index scale_ = 1;          // so many of those columns are a lane's
   Index columns_ = 1;        // of a block, at most
   Back to_frames_, to_constants_;
 };
