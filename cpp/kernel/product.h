@@ -137,12 +137,30 @@ class Factor {
     packed_.columns += block.depth;
   }
 
+  /// A column alone meets each panel once.
+  template <class After, class Aim>
+  void column(const std::vector<Right<S>>& b, Index first, Span which, After&& after, Aim&& aim) const {
+    const Panels& panels = packed_.panels;
+    Task<S> task{};
+    task.right = b.data();
+    task.pieces = std::ssize(b);
+    task.first = first;
+    for (Index panel = which.begin; panel < which.end; ++panel) {
+      task.left = packed_.at(panel, 0);
+      task.next = panels.height(panel);
+      aim(task, panel, first);
+      (*tiles_)(panels.packets(panel), Tiles<S>::alone, task);
+      after(panel, first, 1);
+    }
+  }
+
   template <class After, class Aim>
   void tiles(const std::vector<Right<S>>& b, Index first, Index count, bool alone, Span which, After&& after,
              Aim&& aim) const {
+    if (alone) return column(b, first, which, after, aim);
     const Panels& panels = packed_.panels;
     // From further away a panel comes in parts of its depth, which leave room for the part that comes next.
-    const bool distant = far<S>(size()) && !alone;
+    const bool distant = far<S>(size());
     const Index parts = distant ? (packed_.columns + nearest<S>(panels) - 1) / nearest<S>(panels) : 1;
     const Index end = first + count;
     for (; first < end; first += column_block) {
@@ -160,13 +178,13 @@ class Factor {
           task.left = packed_.at(panel, before);
           task.next = panels.height(panel);
           task.ahead = task.left;
-          if (far<S>(size()))
+          if (distant)
             fetch(task, packed_.at(panel + 1 < which.end ? panel + 1 : which.begin, before), block, depth);
           balanced(first, block, Tiles<S>::columns, [&](Index column, Index columns) {
             task.first = column;
             aim(task, panel, column);
             task.add |= from > 0;
-            (*tiles_)(panels.packets(panel), alone ? Tiles<S>::alone : columns, task);
+            (*tiles_)(panels.packets(panel), columns, task);
             if (part == parts) after(panel, column, columns);
           });
         }

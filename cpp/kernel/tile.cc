@@ -34,14 +34,14 @@ void run(Task<ScalarOf<P>>& task) {
 
   const S* a = task.left;
   [[maybe_unused]] const S* ahead = task.ahead;
+  const Index next = task.next;
   const auto step = [&](auto u, const S* b, Index column) BPTT_INLINED {
     P numbers[C];
     unrolled<C>([&](auto c) { numbers[c] = pset1<P>(b[c * column]); });
     unrolled<V>([&](auto v) {
-      const P rows = ploadu<P>(a + v * W);
+      const P rows = ploadu<P>(a + u * next + v * W);
       unrolled<C>([&](auto c) { sums[u][v][c] = pmadd(rows, numbers[c], sums[u][v][c]); });
     });
-    a += task.next;
     if constexpr (C > 1) {
       prefetch(ahead);
       ahead += task.pace;
@@ -50,15 +50,13 @@ void run(Task<ScalarOf<P>>& task) {
   for (Index i = 0; i < task.pieces; ++i) {
     const Right<S> right = task.right[i];
     const S* b = right.data + task.first * right.column;
-    Index k = 0;
-    for (; k + U <= right.depth; k += U)
-      unrolled<U>([&](auto u) {
-        step(u, b, right.column);
-        b += right.step;
-      });
+    Index rest = right.depth;
+    for (; rest >= U; rest -= U, a += U * next, b += U * right.step)
+      unrolled<U>([&](auto u) { step(u, b + u * right.step, right.column); });
     unrolled<U - 1>([&](auto u) {
-      if (k + u < right.depth) step(u, b + u * right.step, right.column);
+      if (u < rest) step(u, b + u * right.step, right.column);
     });
+    if constexpr (U > 1) a += rest * next;
   }
   if constexpr (C > 1) task.ahead = ahead;
   unrolled<std::countr_zero(unsigned{U})>([&](auto level) {
