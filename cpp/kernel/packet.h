@@ -23,50 +23,66 @@ using FullPacket = typename Eigen::internal::packet_traits<S>::type;
 template <class P>
 using HalfOf = typename Eigen::internal::unpacket_traits<P>::half;
 
-/// The first n numbers at `from`; the rest of the packet is zero. No number beyond the n-th is touched.
+/// The first n numbers of a packet: no number beyond the n-th is touched. To be made once for packets that are cut alike.
+template <class P>
+class First {
+  using S = ScalarOf<P>;
+  static constexpr Index width = width_of<P>;
+
+ public:
+  explicit First(Index n = width) : n_(std::min(n, width)) {}
+
+  /// The rest of the packet is zero.
+  P load(const S* from) const {
+    using namespace Eigen::internal;
+    if (n_ == width) return ploadu<P>(from);
+#ifdef EIGEN_VECTORIZE_AVX512
+    if constexpr (std::is_same_v<P, Packet16f>) return _mm512_maskz_loadu_ps(mask<__mmask16>(), from);
+    if constexpr (std::is_same_v<P, Packet8d>) return _mm512_maskz_loadu_pd(mask<__mmask8>(), from);
+#endif
+#ifdef __AVX512VL__
+    if constexpr (std::is_same_v<P, Packet8f>) return _mm256_maskz_loadu_ps(mask<__mmask8>(), from);
+    if constexpr (std::is_same_v<P, Packet4d>) return _mm256_maskz_loadu_pd(mask<__mmask8>(), from);
+    if constexpr (std::is_same_v<P, Packet4f>) return _mm_maskz_loadu_ps(mask<__mmask8>(), from);
+#endif
+    S numbers[width] = {};
+    for (Index i = 0; i < n_; ++i) numbers[i] = from[i];
+    return ploadu<P>(numbers);
+  }
+
+  void store(S* to, const P& packet) const {
+    using namespace Eigen::internal;
+    if (n_ == width) return pstoreu(to, packet);
+#ifdef EIGEN_VECTORIZE_AVX512
+    if constexpr (std::is_same_v<P, Packet16f>) return _mm512_mask_storeu_ps(to, mask<__mmask16>(), packet);
+    if constexpr (std::is_same_v<P, Packet8d>) return _mm512_mask_storeu_pd(to, mask<__mmask8>(), packet);
+#endif
+#ifdef __AVX512VL__
+    if constexpr (std::is_same_v<P, Packet8f>) return _mm256_mask_storeu_ps(to, mask<__mmask8>(), packet);
+    if constexpr (std::is_same_v<P, Packet4d>) return _mm256_mask_storeu_pd(to, mask<__mmask8>(), packet);
+    if constexpr (std::is_same_v<P, Packet4f>) return _mm_mask_storeu_ps(to, mask<__mmask8>(), packet);
+#endif
+    S numbers[width];
+    pstoreu(numbers, packet);
+    for (Index i = 0; i < n_; ++i) to[i] = numbers[i];
+  }
+
+ private:
+  template <class M>
+  M mask() const {
+    return static_cast<M>((1u << n_) - 1);
+  }
+
+  Index n_;
+};
+
 template <class P>
 P load_first(const ScalarOf<P>* from, Index n) {
-  using namespace Eigen::internal;
-  if (n >= width_of<P>) return ploadu<P>(from);
-#ifdef EIGEN_VECTORIZE_AVX512
-  const unsigned mask = (1u << n) - 1;
-  if constexpr (std::is_same_v<P, Packet16f>)
-    return _mm512_maskz_loadu_ps(static_cast<__mmask16>(mask), from);
-  if constexpr (std::is_same_v<P, Packet8d>) return _mm512_maskz_loadu_pd(static_cast<__mmask8>(mask), from);
-#endif
-#ifdef __AVX512VL__
-  if constexpr (std::is_same_v<P, Packet8f>) return _mm256_maskz_loadu_ps(static_cast<__mmask8>(mask), from);
-  if constexpr (std::is_same_v<P, Packet4d>) return _mm256_maskz_loadu_pd(static_cast<__mmask8>(mask), from);
-  if constexpr (std::is_same_v<P, Packet4f>) return _mm_maskz_loadu_ps(static_cast<__mmask8>(mask), from);
-#endif
-  ScalarOf<P> numbers[width_of<P>] = {};
-  for (Index i = 0; i < n; ++i) numbers[i] = from[i];
-  return ploadu<P>(numbers);
+  return First<P>(n).load(from);
 }
-
-/// Writes the first n numbers of a packet, and nothing else.
 template <class P>
 void store_first(ScalarOf<P>* to, const P& packet, Index n) {
-  using namespace Eigen::internal;
-  if (n >= width_of<P>) return pstoreu(to, packet);
-#ifdef EIGEN_VECTORIZE_AVX512
-  const unsigned mask = (1u << n) - 1;
-  if constexpr (std::is_same_v<P, Packet16f>)
-    return _mm512_mask_storeu_ps(to, static_cast<__mmask16>(mask), packet);
-  if constexpr (std::is_same_v<P, Packet8d>)
-    return _mm512_mask_storeu_pd(to, static_cast<__mmask8>(mask), packet);
-#endif
-#ifdef __AVX512VL__
-  if constexpr (std::is_same_v<P, Packet8f>)
-    return _mm256_mask_storeu_ps(to, static_cast<__mmask8>(mask), packet);
-  if constexpr (std::is_same_v<P, Packet4d>)
-    return _mm256_mask_storeu_pd(to, static_cast<__mmask8>(mask), packet);
-  if constexpr (std::is_same_v<P, Packet4f>)
-    return _mm_mask_storeu_ps(to, static_cast<__mmask8>(mask), packet);
-#endif
-  ScalarOf<P> numbers[width_of<P>];
-  pstoreu(numbers, packet);
-  for (Index i = 0; i < n; ++i) to[i] = numbers[i];
+  First<P>(n).store(to, packet);
 }
 
 /// Calls f with a null pointer to each kind of packet there is for S, the widest first. (Two numbers are none worth a

@@ -134,14 +134,8 @@ template <class P>
 void Factor<S>::pack_rows(const Block& block, Index row, Index valid, S* to, Index next) {
   const S* from = block.w.data() + (valid > 0 ? row : 0);
   const Index depth = block.depth, outer = block.w.outerStride();
-  const auto run = [&](Index real) {
-    for (Index k = 0; k < depth; ++k, from += outer, to += next)
-      Eigen::internal::pstoreu(to, load_first<P>(from, real));
-  };
-  if (valid == width_of<P>)
-    run(width_of<P>);
-  else
-    run(valid);
+  const First<P> real(valid);
+  for (Index k = 0; k < depth; ++k, from += outer, to += next) Eigen::internal::pstoreu(to, real.load(from));
 }
 
 /// The same of W^T, square by square.
@@ -154,8 +148,9 @@ void Factor<S>::pack_transposed(const Block& block, Index row, Index valid, S* t
   const auto square = [&](Index k, Index real, Index steps) {
     PacketBlock<P, W> numbers;
     const S* from = block.w.data() + k + row * outer;
+    const First<P> first(real);
     for (Index lane = 0; lane < W; ++lane, from += outer)
-      numbers.packet[lane] = lane < valid ? load_first<P>(from, real) : pset1<P>(S(0));
+      numbers.packet[lane] = lane < valid ? first.load(from) : pset1<P>(S(0));
     ptranspose(numbers);
     for (Index step = 0; step < steps; ++step, to += next) pstoreu(to, numbers.packet[step]);
   };
@@ -193,10 +188,13 @@ void add_outer_products(Outers<S> terms, const MatrixMap<S>& a, Span columns, Sp
     if (a.outerStride() == packets * width_of<P> && last == width_of<P>) return from;  // it is a panel
     // What is at work is copied to one: A's columns may lie far apart, and its last rows be no whole packet.
     S* to = copy;
-    for (Index c = 0; c < std::min(depth_block, columns.end - k); ++c, from += a.outerStride())
-      for (Index v = 0; v < packets; ++v, to += width_of<P>)
-        Eigen::internal::pstoreu(to,
-                                 load_first<P>(from + v * width_of<P>, v + 1 < packets ? width_of<P> : last));
+    const First<P> rest(last);
+    for (Index c = 0; c < std::min(depth_block, columns.end - k); ++c, from += a.outerStride()) {
+      for (Index v = 0; v + 1 < packets; ++v, to += width_of<P>)
+        Eigen::internal::pstoreu(to, Eigen::internal::ploadu<P>(from + v * width_of<P>));
+      Eigen::internal::pstoreu(to, rest.load(from + (packets - 1) * width_of<P>));
+      to += width_of<P>;
+    }
     return copy;
   };
   constexpr Index all = std::numeric_limits<Index>::max();  // A is copied once

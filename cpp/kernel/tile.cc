@@ -71,19 +71,20 @@ void run(Task<ScalarOf<P>>& task) {
   // All loads come before the first store: a load that overlaps a packet of which a part was just stored waits until that
   // has reached the cache.
   const bool whole = task.valid - (V - 1) * task.fewer >= W;
-  const auto at = [&](int v, int c) { return task.y + v * task.packet + c * task.column; };
-  const auto valid = [&](int v) { return std::max<Index>(task.valid - v * task.fewer, 0); };
-  const auto each = [&](auto&& f) {
-    unrolled<C>([&](auto c) { unrolled<V>([&](auto v) { f(at(v, c), v, sums[0][v][c]); }); });
+  const auto each = [&](auto&& f) BPTT_INLINED {
+    unrolled<V>([&](auto v) {
+      unrolled<C>([&](auto c) { f(task.y + v * task.packet + c * task.column, v, sums[0][v][c]); });
+    });
   };
-  if (task.add && whole)
-    each([&](S* y, int, P& sum) { sum = padd(ploadu<P>(y), sum); });
-  else if (task.add)
-    each([&](S* y, int v, P& sum) { sum = padd(load_first<P>(y, valid(v)), sum); });
-  if (whole)
-    each([&](S* y, int, const P& sum) { pstoreu(y, sum); });
-  else
-    each([&](S* y, int v, const P& sum) { store_first<P>(y, sum, valid(v)); });
+  if (whole) {
+    if (task.add) each([&](S* y, auto, P& sum) { sum = padd(ploadu<P>(y), sum); });
+    each([&](S* y, auto, const P& sum) { pstoreu(y, sum); });
+    return;
+  }
+  First<P> first[V];
+  unrolled<V>([&](auto v) { first[v] = First<P>(std::max<Index>(task.valid - v * task.fewer, 0)); });
+  if (task.add) each([&](S* y, auto v, P& sum) { sum = padd(first[v].load(y), sum); });
+  each([&](S* y, auto v, const P& sum) { first[v].store(y, sum); });
 }
 
 template <class P, int V, int... C>
