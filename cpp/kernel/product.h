@@ -6,7 +6,7 @@
 #include <type_traits>
 #include <vector>
 
-#include "kernel/panels.h"
+#include "kernel/dots.h"
 
 namespace bptt {
 
@@ -65,12 +65,15 @@ class Factor {
 
   /// The factor's rows lie in `panels`. `version` changes whenever the matrices do.
   Factor(const Panels& panels, const std::uint64_t* version)
-      : tiles_(&Tiles<S>::of(panels.width())), version_(version) {
+      : tiles_(&Tiles<S>::of(panels.width())), dots_(&Dots<S>::of(panels.width())), version_(version) {
     packed_.panels = panels;
   }
 
-  /// Appends W. Rows that it lacks are zero.
-  void add(const MatrixMap<S>& w) { add({w, false, {}, {0, 0}, w.cols()}); }
+  /// Appends W, and says which its first column is. Rows that it lacks are zero.
+  Index add(const MatrixMap<S>& w) {
+    add({w, false, {}, {0, 0}, w.cols()});
+    return packed_.columns - w.cols();
+  }
   /// Appends W^T.
   void add_transposed(const MatrixMap<S>& w) { add({w, true, {}, {0, 0}, w.rows()}); }
   /// Appends W^T, its columns taken in the order in which the `pieces` of something in `panels` give their numbers; the
@@ -121,6 +124,25 @@ class Factor {
       task.fewer = 0;
       task.add = add;
     });
+  }
+
+  /// y (+)= A^T b for column `column` of both, which are alone: of A the columns from `first` on, as many as y, whose
+  /// panels are `rows`, has rows. b's pieces meet the first rows of each of A's panels. After each of the panels `which`
+  /// calls after(panel, column, 1). To what follows in y zeros may be added.
+  template <class After>
+  void dots(const std::vector<Right<S>>& b, Index first, MatrixMap<S> y, const Panels& rows, bool add,
+            Index column, Span which, After&& after) const {
+    const Index width = packed_.panels.width();
+    S* const to = y.data() + column * y.outerStride();
+    const Index room = add ? (y.cols() - column) * y.outerStride() : 0;
+    for (Index panel = which.begin; panel < which.end; ++panel) {
+      const Index end = std::min(rows.row(panel + 1), y.rows());
+      for (Index row = rows.row(panel); row < end; row += width) {
+        const Index count = std::min(width, end - row);
+        (*dots_)(count, {packed_, first + row, b, column, to + row, std::max(count, room - row), add});
+      }
+      after(panel, column, 1);
+    }
   }
 
  private:
@@ -200,6 +222,7 @@ class Factor {
   static void pack_transposed(const Block& block, Index row, Index valid, S* to, Index next);
 
   const Tiles<S>* tiles_ = nullptr;
+  const Dots<S>* dots_ = nullptr;
   Panelled<S> packed_;
   std::vector<Block> blocks_;
   const std::uint64_t* version_ = nullptr;

@@ -1,26 +1,13 @@
 #include "kernel/tile.h"
 
 #include <bit>
-#include <utility>
 
-// Where it is not followed, sums lie in memory.
-#ifdef _MSC_VER
-#define BPTT_INLINED [[msvc::forceinline]]
-#else
-#define BPTT_INLINED __attribute__((always_inline))
-#endif
+#include "kernel/unrolled.h"
 
 namespace bptt {
 namespace {
 
 using namespace Eigen::internal;
-
-/// Calls f with the constants 0 ... n - 1. What is indexed by them can stay in registers.
-template <int n, class F>
-BPTT_INLINED inline void unrolled(F&& f) {
-  [&]<int... i>(std::integer_sequence<int, i...>)
-      BPTT_INLINED { (f(std::integral_constant<int, i>()), ...); }(std::make_integer_sequence<int, n>());
-}
 
 /// V packets by C columns, with U sums for each number of y.
 template <class P, int V, int C, int U>

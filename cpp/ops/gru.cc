@@ -79,7 +79,7 @@ class ResetAfter final : public Operation<S> {
     input_.add(W_x_.values(0));
     input_.add(bias_.values(0));
     input_pieces_ = {{x_.value, x_.shape.features, 1, x_.outer}, {&one, 1, 0, 0}};
-    state_.add(W_h_.values(0));
+    const Packed<S> packed{&state_, state_.add(W_h_.values(0))};
     state_pieces_ = {{seen_.value, H_, 1, seen_.outer}};
     b.scratch.take(input_);
     b.scratch.take(state_);
@@ -90,7 +90,7 @@ class ResetAfter final : public Operation<S> {
     });
     if (!backward) return;
     to_x_ = Back<S>(W_x_, x_, gates_, {N, HN}, b.scratch);
-    to_seen_ = Back<S>(W_h_, seen_, gates_, {R, HN + 1}, b.scratch);
+    to_seen_ = Back<S>(W_h_, seen_, gates_, {R, HN + 1}, b.scratch, packed);
     gradients_ = {gates_, batch_};
     gradients_.add(W_x_, x_, {N, HN});
     gradients_.add(W_h_, seen_, {R, HN + 1});
@@ -231,11 +231,11 @@ class ResetBefore final : public Operation<S> {
     kept_.outer = H_;
     gates_product_.input(W_x_, x_);
     gates_product_.input(bias_);
-    gates_product_.state(W_h_, seen_);
+    const Packed<S> gates_packed = gates_product_.state(W_h_, seen_);
     gates_product_.place(b.scratch);
     candidate_product_.input(W_xn_, x_);
     candidate_product_.input(b_n_);
-    candidate_product_.state(W_hn_, kept_);
+    const Packed<S> candidate_packed = candidate_product_.state(W_hn_, kept_);
     candidate_product_.place(b.scratch);
     with_packet<S>(gates_.panels.width(), [&]<class P>(P*) {
       forward_gates_ = &ResetBefore::template forward_gates<P>;
@@ -248,8 +248,8 @@ class ResetBefore final : public Operation<S> {
     Tensor<S> begun = x_;  // by what came through the gates
     begun.fresh = false;
     candidate_to_x_ = Back<S>(W_xn_, begun, candidate_, all_packets, b.scratch);
-    to_seen_ = Back<S>(W_h_, seen_, gates_, all_packets, b.scratch);
-    to_kept_ = Back<S>(W_hn_, kept_, candidate_, all_packets, b.scratch, true);
+    to_seen_ = Back<S>(W_h_, seen_, gates_, all_packets, b.scratch, gates_packed);
+    to_kept_ = Back<S>(W_hn_, kept_, candidate_, all_packets, b.scratch, candidate_packed, true);
     gates_gradients_ = {gates_, batch_};
     gates_gradients_.add(W_x_, x_);
     gates_gradients_.add(W_h_, seen_);

@@ -73,15 +73,16 @@ class Lstm final : public Operation<S> {
     }
     product_.input(W_x_, x_);
     product_.input(bias_);
-    product_.state(W_h_, h_past_);
+    const Packed<S> h_packed = product_.state(W_h_, h_past_);
+    Packed<S> cif_packed, co_packed;
     if (peephole_ != Peephole::None) {
       W_cif_ = stack(b.inputs[In::W_CI], gate_count - 2);
       W_co_ = b.inputs[In::W_CO];
     }
     if (peephole_ == Peephole::Full) {
-      product_.state(W_cif_, c_past_);
+      cif_packed = product_.state(W_cif_, c_past_);
       peep_ = Factor<S>(Panels::gates<S>(H_, 1), W_co_.version);
-      peep_.add(W_co_.values(0));
+      co_packed = {&peep_, peep_.add(W_co_.values(0))};
       peep_pieces_ = {{c_.value, H_, 1, c_.outer}};
       b.scratch.take(peep_);
     }
@@ -101,7 +102,7 @@ class Lstm final : public Operation<S> {
       to_m_pieces_ = {{h_.gradient, h_.shape.features, 1, h_.outer}};
     }
     to_x_ = Back<S>(W_x_, x_, gates_, all_packets, b.scratch);
-    to_h_past_ = Back<S>(W_h_, h_past_, gates_, all_packets, b.scratch);
+    to_h_past_ = Back<S>(W_h_, h_past_, gates_, all_packets, b.scratch, h_packed);
     gradients_ = {gates_, batch_};
     gradients_.add(W_x_, x_);
     gradients_.add(W_h_, h_past_);
@@ -109,8 +110,8 @@ class Lstm final : public Operation<S> {
     if (peephole_ != Peephole::Full) return;
     gradients_.add(W_cif_, c_past_, {I, G});
     gradients_.add(W_co_, c_, {O, O + 1});
-    to_c_past_ = Back<S>(W_cif_, c_past_, gates_, {I, G}, b.scratch);
-    to_c_ = Back<S>(W_co_, c_, gates_, {O, O + 1}, b.scratch);
+    to_c_past_ = Back<S>(W_cif_, c_past_, gates_, {I, G}, b.scratch, cif_packed);
+    to_c_ = Back<S>(W_co_, c_, gates_, {O, O + 1}, b.scratch, co_packed);
   }
 
   void prepare() override {

@@ -72,7 +72,7 @@ class NormalisedLstm final : public Operation<S> {
     norm_cell_ = norm(cell_, 1, gain_cell_);
     input_.add(W_x_.values(0));
     input_pieces_ = {{x_.value, x_.shape.features, 1, x_.outer}};
-    state_.add(W_h_.values(0));
+    const Packed<S> packed{&state_, state_.add(W_h_.values(0))};
     state_pieces_ = {{h_past_.value, H_, 1, h_past_.outer}};
     b.scratch.take(input_);
     b.scratch.take(state_);
@@ -82,7 +82,7 @@ class NormalisedLstm final : public Operation<S> {
     });
     if (!backward) return;
     to_x_ = Back<S>(W_x_, x_, from_x_, all_packets, b.scratch);
-    to_h_past_ = Back<S>(W_h_, h_past_, from_h_, all_packets, b.scratch);
+    to_h_past_ = Back<S>(W_h_, h_past_, from_h_, all_packets, b.scratch, packed);
     const auto gradients = [&](const Panelled<S>& dz, auto&&... met) {
       WeightGradients<S> made(dz, batch_);
       made.add(met...);

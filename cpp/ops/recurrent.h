@@ -24,6 +24,13 @@ void each_frame(const Range& r, Index batch, F&& f) {
   }
 }
 
+/// Where a weight lies in a left factor: from this column on.
+template <class S>
+struct Packed {
+  const Factor<S>* factor = nullptr;
+  Index first = 0;
+};
+
 /// The sums under a cell's activations at every frame: W_x x_t + b + W_h h_{t-1} + ...
 ///
 /// Inputs are known for the whole range. With few lanes their part is one product over all of it, which makes better
@@ -46,8 +53,8 @@ class RecurrentProduct {
     static constexpr S one = 1;
     append(apart_ ? before_ : each_, apart_ ? before_pieces_ : each_pieces_, bias, {&one, 1, 0, 0});
   }
-  void state(const Tensor<S>& w, const Tensor<S>& past) {
-    append(each_, each_pieces_, w, {past.value, past.shape.features, 1, past.outer});
+  Packed<S> state(const Tensor<S>& w, const Tensor<S>& past) {
+    return append(each_, each_pieces_, w, {past.value, past.shape.features, 1, past.outer});
   }
 
   /// Whether the inputs' part is done before, for all frames, and so waits in y.
@@ -79,9 +86,10 @@ class RecurrentProduct {
   }
 
  private:
-  void append(Factor<S>& factor, std::vector<Right<S>>& pieces, const Tensor<S>& w, const Right<S>& piece) {
-    factor.add(w.values(0));
+  static Packed<S> append(Factor<S>& factor, std::vector<Right<S>>& pieces, const Tensor<S>& w,
+                          const Right<S>& piece) {
     pieces.push_back(piece);
+    return {&factor, factor.add(w.values(0))};
   }
 
   Index batch_;
@@ -98,20 +106,28 @@ class Back {
 
   /// Of each panel of dz, `packets` belong to the rows of W. Does nothing if no gradient is wanted.
   Back(const Tensor<S>& w, const Tensor<S>& x, const Panelled<S>& dz, Span packets, Scratch<S>& scratch)
-      : Back(w, x, dz, packets, scratch, x.gradient) {}
+      : Back(w, x, dz, packets, scratch, {}, x.gradient) {}
 
-  /// The same for an x in scratch memory, which has no place while memory is counted.
+  /// The same where W is packed for the way there, its first rows in the first packets of each panel. To be called frame
+  /// by frame: a lane alone then needs no transpose. (An x in scratch memory has no place while memory is counted.)
   Back(const Tensor<S>& w, const Tensor<S>& x, const Panelled<S>& dz, Span packets, Scratch<S>& scratch,
-       bool wanted)
-      : x_(x) {
+       const Packed<S>& packed)
+      : Back(w, x, dz, packets, scratch, packed, x.gradient) {}
+  Back(const Tensor<S>& w, const Tensor<S>& x, const Panelled<S>& dz, Span packets, Scratch<S>& scratch,
+       const Packed<S>& packed, bool wanted)
+      : x_(x), rows_(Panels::plain<S>(x.shape.features)) {
     if (!wanted) return;
-    factor_ = Factor<S>(Panels::plain<S>(x.shape.features), w.version);
-    factor_.add_transposed(w.values(0), dz.panels, packets);
-    scratch.take(factor_);
     pieces_ = pieces(dz, packets);
+    if (x.shape.batch == 1 && packed.factor) {
+      packed_ = packed;
+      return;
+    }
+    transposed_ = Factor<S>(rows_, w.version);
+    transposed_.add_transposed(w.values(0), dz.panels, packets);
+    scratch.take(transposed_);
   }
 
-  void pack() { factor_.pack(); }
+  void pack() { transposed_.pack(); }
 
   void add(const Range& r) const {
     columns(r, x_.shape.batch, [&](Index first, Index count) { add(r, first, count, nothing); });
@@ -120,9 +136,12 @@ class Back {
   template <class After>
   void add(const Range& r, Index first, Index count, After&& after) const {
     if (!x_.gradient) return;
-    const bool alone = x_.shape.batch == 1 && count == 1;
-    factor_.multiply(pieces_, x_.gradients({0, free_before(r, x_.shape.batch)}), !x_.fresh, first, count,
-                     alone, r.rows().of(factor_.panels()), after);
+    const MatrixMap<S> y = x_.gradients({0, free_before(r, x_.shape.batch)});
+    const Span mine = r.rows().of(rows_);
+    if (packed_.factor)
+      packed_.factor->dots(pieces_, packed_.first, y, rows_, !x_.fresh, first, mine, after);
+    else
+      transposed_.multiply(pieces_, y, !x_.fresh, first, count, false, mine, after);
   }
 
   /// Whether x is the past of y, so that what is added at frame t goes to y at t - 1.
@@ -132,7 +151,9 @@ class Back {
 
  private:
   Tensor<S> x_;
-  Factor<S> factor_;
+  Panels rows_;
+  Packed<S> packed_;      // W among others, or
+  Factor<S> transposed_;  // W^T
   std::vector<Right<S>> pieces_;
 };
 

@@ -64,7 +64,7 @@ class Rnn final : public Operation<S> {
     sums_.data = b.scratch.take(sums_.size());
     product_.input(W_ax_, x_);
     product_.input(b_a_);
-    product_.state(W_aa_, past_);
+    const Packed<S> state = product_.state(W_aa_, past_);
     product_.place(b.scratch);
     with_packet<S>(panels_.width(), [&]<class P>(P*) {
       const bool relu = rectified(b.attributes);
@@ -75,7 +75,7 @@ class Rnn final : public Operation<S> {
     dz_ = {panels_, nullptr, x_.shape.batch * b.frames};
     dz_.data = b.scratch.take(dz_.size());
     to_x_ = Back<S>(W_ax_, x_, dz_, all_packets, b.scratch);
-    to_past_ = Back<S>(W_aa_, past_, dz_, all_packets, b.scratch);
+    to_past_ = Back<S>(W_aa_, past_, dz_, all_packets, b.scratch, state);
     gradients_ = {dz_, x_.shape.batch};
     gradients_.add(W_ax_, x_);
     gradients_.add(W_aa_, past_);

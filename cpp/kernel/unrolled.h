@@ -1,0 +1,23 @@
+// Loops that are none: what is indexed by constants can stay in registers.
+#pragma once
+
+#include <type_traits>
+#include <utility>
+
+// Where it is not followed, sums lie in memory.
+#ifdef _MSC_VER
+#define BPTT_INLINED [[msvc::forceinline]]
+#else
+#define BPTT_INLINED __attribute__((always_inline))
+#endif
+
+namespace bptt {
+
+/// Calls f with the constants 0 ... n - 1.
+template <int n, class F>
+BPTT_INLINED inline void unrolled(F&& f) {
+  [&]<int... i>(std::integer_sequence<int, i...>)
+      BPTT_INLINED { (f(std::integral_constant<int, i>()), ...); }(std::make_integer_sequence<int, n>());
+}
+
+}  // namespace bptt
