@@ -49,7 +49,8 @@ Dots<ScalarOf<P>> make(std::integer_sequence<int, N...>) {
 template <class S>
 const Dots<S>& Dots<S>::of(Index width) {
   return *with_packet<S>(width, []<class P>(P*) {
-    static const Dots dots = make<P>(std::make_integer_sequence<int, static_cast<int>(width_of<P>)>());
+    constexpr int most = static_cast<int>(std::min(width_of<P>, Dots::most));
+    static const Dots dots = make<P>(std::make_integer_sequence<int, most>());
     return &dots;
   });
 }

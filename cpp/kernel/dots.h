@@ -1,5 +1,6 @@
-// The other way through a packed factor: y (+)= A^T b for a column alone. Each number of y is the dot product of b with a
-// column of A, which lies in the panels in one piece each; so no transpose has to be packed.
+// The other way through a packed factor: y (+)= A^T b for a column alone and a few numbers y. Each is the dot product of b
+// with a column of A, which lies in the panels in one piece each; so no transpose has to be packed, which for so few
+// would take longer than all products with it.
 #pragma once
 
 #include <vector>
@@ -8,7 +9,7 @@
 
 namespace bptt {
 
-/// What one packet of y, or less, is to be made of.
+/// What is to be done.
 template <class S>
 struct DotTask {
   const Panelled<S>& left;             // A
@@ -24,10 +25,13 @@ struct DotTask {
 template <class S>
 struct Dots {
   using Run = void (*)(const DotTask<S>&);
+  static constexpr Index most = 8;
 
   Index width;
-  Run run[width_of<FullPacket<S>>];  // [numbers - 1], up to `width` of them
+  Run run[most];  // [numbers - 1]
 
+  /// Whether it makes so many.
+  bool take(Index numbers) const { return numbers <= std::min(width, most); }
   void operator()(Index numbers, const DotTask<S>& task) const { run[numbers - 1](task); }
 
   /// Those of this width, one that `packet_width` gave.

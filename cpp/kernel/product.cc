@@ -11,28 +11,13 @@ constexpr Index depth_block = 512, outer_block = 48;
 /// Memory is found by pages of so many bytes: a few at a time.
 constexpr Index page = 4096;
 
-/// The columns of y in tiles, all but equal.
-template <class S>
-struct Strips {
-  explicit Strips(Index columns)
-      : count((columns + Tiles<S>::columns - 1) / Tiles<S>::columns),
-        each(count == 1 ? columns : columns / count),
-        wider(columns - each * count) {}
-
-  /// The first column of a tile.
-  Index column(Index i) const { return i * each + std::min(i, wider); }
-
-  Index count, each, wider;
-};
-
-/// Calls f(term, strips, first, end) for the terms that have some of the tiles from `from` on, and which of theirs these are.
+/// Calls f(term, first, end) for the terms that have some of the tiles from `from` on, and which of theirs these are.
 template <class S, class F>
 void each_term(std::span<const Outer<S>> terms, Index from, Index count, F&& f) {
   for (const Outer<S>& term : terms) {
-    const Strips<S> strips(term.y.cols());
-    const Index first = std::max<Index>(from, 0), end = std::min(from + count, strips.count);
-    if (first < end) f(term, strips, first, end);
-    from -= strips.count;
+    const Index first = std::max<Index>(from, 0), end = std::min(from + count, term.strips.count);
+    if (first < end) f(term, first, end);
+    from -= term.strips.count;
   }
 }
 
@@ -45,8 +30,9 @@ void outer_products(std::span<const Outer<S>> terms, const Panels& panels, Span 
   constexpr Index many_steps = 64;  // from which on it pays to ask for y before
   constexpr Index wide = Tiles<S>::columns;
   const Tiles<S>& tiles = Tiles<S>::of(panels.width());
+  const bool gathers = room && which.end - which.begin >= 8;
   const auto gathered = [&](const Outer<S>& term) {
-    return room && term.outer >= page / 2 / Index{sizeof(S)} && which.end - which.begin >= 8;
+    return gathers && term.outer >= page / 2 / Index{sizeof(S)};
   };
   Right<S> right{};
   Task<S> task{};
@@ -56,40 +42,42 @@ void outer_products(std::span<const Outer<S>> terms, const Panels& panels, Span 
   task.fewer = panels.fewer();
   task.add = true;
   Index all = 0;
-  for (const Outer<S>& term : terms) all += Strips<S>(term.y.cols()).count;
+  for (const Outer<S>& term : terms) all += term.strips.count;
   for (Index k = columns.begin; k < columns.end; k += depth_block) {
     const Index depth = std::min(depth_block, columns.end - k);
     balanced(0, all, block, [&](Index from, Index count) {
       S* to = room;
-      each_term(terms, from, count, [&](const Outer<S>& term, const Strips<S>& strips, Index i, Index end) {
+      const auto collect = [&](const Outer<S>& term, Index i, Index end) {
         if (!gathered(term)) return;
         for (; i < end; ++i) {
-          const Index column = strips.column(i), n = strips.column(i + 1) - column;
+          const auto [column, n] = term.strips[i];
           const S* b = term.b + k * term.outer + column;
           for (Index step = 0; step < depth; ++step, b += term.outer, to += wide)
             n == wide ? std::copy_n(b, wide, to) : std::copy_n(b, n, to);  // the first without a call
         }
-      });
+      };
+      if (gathers) each_term(terms, from, count, collect);
       for (Index panel = which.begin; panel < which.end; ++panel) {
         task.next = panels.height(panel);
         task.valid = panels.valid(panel);
         left(task, panel, k, count);
         const S* const begin = task.left;
         const S* gathering = room;
-        each_term(terms, from, count, [&](Outer<S> term, const Strips<S>& strips, Index i, Index end) {
-          const bool alone = term.y.cols() == 1, gather = gathered(term);
+        each_term(terms, from, count, [&](const Outer<S>& term, Index i, Index end) {
+          MatrixMap<S> y = term.y;
+          const bool alone = y.cols() == 1, gather = gathered(term);
           const Index rows = std::min(term.packets.end, panels.packets(panel)) - term.packets.begin;
           right = {term.b + k * term.outer, depth, gather ? wide : term.outer, 1};
           task.left = begin + term.packets.begin * panels.width();
-          task.column = term.y.outerStride();
+          task.column = y.outerStride();
           for (; i < end; ++i) {
-            const Index column = strips.column(i), n = strips.column(i + 1) - column;
+            const auto [column, n] = term.strips[i];
             task.first = column;
             if (gather) {
               right.data = gathering - column;
               gathering += depth * wide;
             }
-            task.y = term.y.data() + panels.row(panel) + column * task.column;
+            task.y = y.data() + panels.row(panel) + column * task.column;
             if (depth >= many_steps)
               for (Index c = 0; c < n; ++c)
                 for (Index v = 0; v < rows; ++v)
@@ -105,24 +93,26 @@ void outer_products(std::span<const Outer<S>> terms, const Panels& panels, Span 
 }  // namespace
 
 template <class S>
-void Factor<S>::pack() {
-  if (!version_ || packed_version_ == *version_) return;
-  packed_version_ = *version_;
+void Factor<S>::pack_all() {
   const Panels& panels = packed_.panels;
   with_packet<S>(panels.width(), [&]<class P>(P*) {
     Index before = 0;  // depth of the blocks to the left
     for (const Block& block : blocks_) {
       const Index rows = block.transposed ? block.w.cols() : block.w.rows();
-      for (Index panel = 0; panel < panels.count(); ++panel)
-        for (Index packet = 0; packet < panels.packets(panel); ++packet) {
-          const Index row = panels.row(panel) + packet * panels.packet();
-          const Index valid = row < rows ? panels.valid(panel, packet) : 0;
-          S* const to = packed_.at(panel, before) + packet * panels.width();
+      for (Index panel = 0; panel < panels.count(); ++panel) {
+        const Index height = panels.height(panel);
+        S* to = packed_.at(panel, before);
+        Index row = panels.row(panel), valid = panels.valid(panel);
+        for (S* const end = to + height; to < end; to += width_of<P>) {
+          const Index real = row < rows ? std::min(valid, width_of<P>) : 0;
           if (block.transposed)
-            pack_transposed<P>(block, row, valid, to, panels.height(panel));
+            pack_transposed<P>(block, row, real, to, height);
           else
-            pack_rows<P>(block, row, valid, to, panels.height(panel));
+            pack_rows<P>(block, row, real, to, height);
+          row += panels.packet();
+          valid -= panels.fewer();
         }
+      }
       before += block.depth;
     }
   });

@@ -91,7 +91,11 @@ class Factor {
   void place(S* memory) { packed_.data = memory; }
 
   /// Packs what has changed. To be called before a product.
-  void pack();
+  void pack() {
+    if (!version_ || packed_version_ == *version_) return;
+    packed_version_ = *version_;
+    pack_all();
+  }
 
   /// y (+)= A b, for columns `first` to `first + count` of both. b's pieces stand below one another. `alone`: the
   /// product never has a second column. After each tile calls after(panel, column, columns). Of the rows only those in
@@ -126,23 +130,14 @@ class Factor {
     });
   }
 
-  /// y (+)= A^T b for column `column` of both, which are alone: of A the columns from `first` on, as many as y, whose
-  /// panels are `rows`, has rows. b's pieces meet the first rows of each of A's panels. After each of the panels `which`
-  /// calls after(panel, column, 1). To what follows in y zeros may be added.
-  template <class After>
-  void dots(const std::vector<Right<S>>& b, Index first, MatrixMap<S> y, const Panels& rows, bool add,
-            Index column, Span which, After&& after) const {
-    const Index width = packed_.panels.width();
-    S* const to = y.data() + column * y.outerStride();
+  /// Whether `dots` makes so many numbers.
+  bool dots(Index numbers) const { return dots_->take(numbers); }
+  /// y (+)= A^T b for column `column` of both, which are alone: of A the columns from `first` on, as many as y has rows.
+  /// b's pieces meet the first rows of each of A's panels. To what follows in y zeros may be added.
+  void dots(const std::vector<Right<S>>& b, Index first, MatrixMap<S> y, bool add, Index column) const {
     const Index room = add ? (y.cols() - column) * y.outerStride() : 0;
-    for (Index panel = which.begin; panel < which.end; ++panel) {
-      const Index end = std::min(rows.row(panel + 1), y.rows());
-      for (Index row = rows.row(panel); row < end; row += width) {
-        const Index count = std::min(width, end - row);
-        (*dots_)(count, {packed_, first + row, b, column, to + row, std::max(count, room - row), add});
-      }
-      after(panel, column, 1);
-    }
+    (*dots_)(y.rows(),
+             {packed_, first, b, column, y.data() + column * y.outerStride(), std::max(y.rows(), room), add});
   }
 
  private:
@@ -216,6 +211,7 @@ class Factor {
     }
   }
 
+  void pack_all();
   template <class P>
   static void pack_rows(const Block& block, Index row, Index valid, S* to, Index next);
   template <class P>
@@ -229,6 +225,23 @@ class Factor {
   std::uint64_t packed_version_ = ~std::uint64_t{0};
 };
 
+/// So many columns in tiles, all but equal.
+template <class S>
+struct Strips {
+  explicit Strips(Index columns)
+      : count((columns + Tiles<S>::columns - 1) / Tiles<S>::columns),
+        each(count > 1 ? columns / count : columns),
+        wider(columns - each * count) {}
+
+  /// The first column of a tile, and how many it has.
+  struct Strip {
+    Index first, columns;
+  };
+  Strip operator[](Index i) const { return {i * each + std::min(i, wider), each + (i < wider ? 1 : 0)}; }
+
+  Index count, each, wider;
+};
+
 /// What a left factor A meets in a sum of outer products, y += A b^T: as in the gradient of a weight.
 template <class S>
 struct Outer {
@@ -236,6 +249,7 @@ struct Outer {
   Span packets;  // of each panel of A: those that have rows in y
   const S* b;
   Index outer;  // from one column of b to the next
+  Strips<S> strips{y.cols()};
 };
 
 template <class S>

@@ -109,20 +109,20 @@ class Back {
       : Back(w, x, dz, packets, scratch, {}, x.gradient) {}
 
   /// The same where W is packed for the way there, its first rows in the first packets of each panel. To be called frame
-  /// by frame: a lane alone then needs no transpose. (An x in scratch memory has no place while memory is counted.)
+  /// by frame: for a lane alone, and small, that will do. (An x in scratch memory has no place while memory is counted.)
   Back(const Tensor<S>& w, const Tensor<S>& x, const Panelled<S>& dz, Span packets, Scratch<S>& scratch,
        const Packed<S>& packed)
       : Back(w, x, dz, packets, scratch, packed, x.gradient) {}
   Back(const Tensor<S>& w, const Tensor<S>& x, const Panelled<S>& dz, Span packets, Scratch<S>& scratch,
        const Packed<S>& packed, bool wanted)
-      : x_(x), rows_(Panels::plain<S>(x.shape.features)) {
+      : x_(x) {
     if (!wanted) return;
     pieces_ = pieces(dz, packets);
-    if (x.shape.batch == 1 && packed.factor) {
+    if (x.shape.batch == 1 && packed.factor && packed.factor->dots(x.shape.features)) {
       packed_ = packed;
       return;
     }
-    transposed_ = Factor<S>(rows_, w.version);
+    transposed_ = Factor<S>(Panels::plain<S>(x.shape.features), w.version);
     transposed_.add_transposed(w.values(0), dz.panels, packets);
     scratch.take(transposed_);
   }
@@ -137,11 +137,15 @@ class Back {
   void add(const Range& r, Index first, Index count, After&& after) const {
     if (!x_.gradient) return;
     const MatrixMap<S> y = x_.gradients({0, free_before(r, x_.shape.batch)});
-    const Span mine = r.rows().of(rows_);
-    if (packed_.factor)
-      packed_.factor->dots(pieces_, packed_.first, y, rows_, !x_.fresh, first, mine, after);
-    else
-      transposed_.multiply(pieces_, y, !x_.fresh, first, count, false, mine, after);
+    if (packed_.factor) {
+      if (!r.leads()) return;
+      packed_.factor->dots(pieces_, packed_.first, y, !x_.fresh, first);
+      after(0, first, 1);
+    } else {
+      const bool alone = x_.shape.batch == 1 && count == 1;
+      transposed_.multiply(pieces_, y, !x_.fresh, first, count, alone, r.rows().of(transposed_.panels()),
+                           after);
+    }
   }
 
   /// Whether x is the past of y, so that what is added at frame t goes to y at t - 1.
@@ -151,7 +155,6 @@ class Back {
 
  private:
   Tensor<S> x_;
-  Panels rows_;
   Packed<S> packed_;      // W among others, or
   Factor<S> transposed_;  // W^T
   std::vector<Right<S>> pieces_;
