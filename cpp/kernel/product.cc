@@ -169,8 +169,8 @@ void add_outer_products(Outers<S> terms, const Panelled<S>& a, Span columns, Spa
 }
 
 template <class S>
-void add_outer_products(Outers<S> terms, const MatrixMap<S>& a, Span columns, Span which) {
-  const Panels panels = Panels::plain<S>(a.rows());
+void add_outer_products(Outers<S> terms, const MatrixMap<S>& a, const Panels& panels, Span columns,
+                        Span which) {
   S copy[depth_block * Tiles<S>::packets * width_of<FullPacket<S>>];
   const auto left = [&]<class P>(Index panel, Index k) -> const S* {
     const S* from = a.data() + panels.row(panel) + k * a.outerStride();
@@ -200,7 +200,7 @@ template class Factor<float>;
 template class Factor<double>;
 template void add_outer_products(Outers<float>, const Panelled<float>&, Span, Span);
 template void add_outer_products(Outers<double>, const Panelled<double>&, Span, Span);
-template void add_outer_products(Outers<float>, const MatrixMap<float>&, Span, Span);
-template void add_outer_products(Outers<double>, const MatrixMap<double>&, Span, Span);
+template void add_outer_products(Outers<float>, const MatrixMap<float>&, const Panels&, Span, Span);
+template void add_outer_products(Outers<double>, const MatrixMap<double>&, const Panels&, Span, Span);
 
 }  // namespace bptt

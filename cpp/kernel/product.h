@@ -260,9 +260,10 @@ using Outers = std::type_identity_t<std::span<const Outer<S>>>;
 template <class S>
 void add_outer_products(Outers<S> terms, const Panelled<S>& a, Span columns, Span which);
 
-/// The same for a plain A, whose panels are Panels::plain(rows).
+/// The same for a plain A, whose rows would lie in these panels: Panels::plain(rows).
 template <class S>
-void add_outer_products(Outers<S> terms, const MatrixMap<S>& a, Span columns, Span which);
+void add_outer_products(Outers<S> terms, const MatrixMap<S>& a, const Panels& panels, Span columns,
+                        Span which);
 
 extern template class Factor<float>;
 extern template class Factor<double>;

@@ -2,6 +2,8 @@
 
 #include <sstream>
 
+#include "ops/recurrent.h"
+
 namespace bptt {
 namespace {
 
@@ -18,6 +20,7 @@ struct Column {
   struct Block {
     Index row;
     Tensor<S> weight;
+    Panels panels = Panels::plain<S>(weight.shape.features);
   };
   std::vector<Block> blocks = {};
   Tensor<S> whole = {};  // of all blocks, where they lie or copied
@@ -26,7 +29,7 @@ struct Column {
   /// Rows in all, and how many columns.
   void settle(Index rows, Scratch<S>& scratch) {
     Index next = 0;
-    for (const auto& [row, weight] : blocks) {
+    for (const auto& [row, weight, panels] : blocks) {
       const Tensor<S>& first = blocks.front().weight;
       copied |= row != next || weight.value != first.value + row || weight.outer != first.outer;
       copied |= !weight.gradient != !first.gradient;
@@ -43,19 +46,19 @@ struct Column {
   void copy() {
     if (!copied) return;
     whole.values(0).setZero();
-    for (const auto& [row, weight] : blocks)
+    for (const auto& [row, weight, panels] : blocks)
       whole.values(0).middleRows(row, weight.shape.features) = weight.values(0);
   }
 
   /// dW += dy x^T for each weight by itself.
   void add_gradients(const MatrixMap<S>& dy, const Right<S>& x, Span columns, Part part) const {
-    for (const auto& [row, weight] : blocks) {
+    for (const auto& [row, weight, panels] : blocks) {
       if (!weight.gradient) continue;
       const Index rows = weight.shape.features;
       const MatrixMap<S> of(const_cast<S*>(dy.data()) + row, rows, dy.cols(),
                             Eigen::OuterStride<>(dy.outerStride()));
       const Outer<S> term[] = {{weight.gradients(0), all_packets, x.data, x.column}};
-      add_outer_products<S>(term, of, columns, part.of(Panels::plain<S>(rows)));
+      add_outer_products<S>(term, of, panels, columns, part.of(panels));
     }
   }
 };
@@ -83,9 +86,11 @@ class Affine final : public Operation<S> {
 
     version_ = columns_.front().blocks.front().weight.version;
     left_ = Factor<S>(Panels::plain<S>(row), version_);
+    const bool alone = y_.shape.batch * b.at_once == 1;
+    std::vector<Packed<S>> packed;  // read on the way back, too, if that is frame by frame
     for (Column<S>& column : columns_) {
       column.settle(row, b.scratch);
-      left_.add(column.whole.values(0));
+      packed.push_back({alone ? &left_ : nullptr, left_.add(column.whole.values(0))});
     }
     b.scratch.take(left_);
     for (const Tensor<S>& x : x_) right_.push_back({x.value, x.shape.features, 1, x.outer});
@@ -94,14 +99,8 @@ class Affine final : public Operation<S> {
       if (const Tensor<S>& w = columns_[k].whole; !columns_[k].copied && w.gradient)
         together_.push_back({w.gradients(0), all_packets, right_[k].data, right_[k].column});
 
-    transposed_.resize(terms);
-    for (std::size_t k = 0; k < terms; ++k) {
-      if (!x_[k].gradient) continue;
-      transposed_[k] = Factor<S>(Panels::plain<S>(x_[k].shape.features), version_);
-      transposed_[k].add_transposed(columns_[k].whole.values(0));
-      b.scratch.take(transposed_[k]);
-    }
-    gradient_ = {{y_.gradient, row, 1, y_.outer}};
+    for (std::size_t k = 0; k < terms; ++k)
+      back_.emplace_back(columns_[k].whole, x_[k], y_, b.scratch, packed[k]);
   }
 
   void prepare() override {
@@ -109,7 +108,7 @@ class Affine final : public Operation<S> {
       for (Column<S>& column : columns_) column.copy();
     copied_version_ = *version_;
     left_.pack();
-    for (Factor<S>& factor : transposed_) factor.pack();
+    for (Back<S>& back : back_) back.pack();
   }
 
   void forward(const Range& r) override {
@@ -123,17 +122,14 @@ class Affine final : public Operation<S> {
   void backward(const Range& r) override {
     columns(r, y_.shape.batch, [&](Index first, Index count) {
       if (base_.gradient) of(base_, base_.gradient, first, count) += of(y_, y_.gradient, first, count);
-      for (std::size_t k = 0; k < x_.size(); ++k)  // dx_k += W_k^T dy
-        if (x_[k].gradient)
-          transposed_[k].multiply(gradient_, x_[k].gradients(0), !x_[k].fresh, first, count, alone(count),
-                                  Part{}.of(transposed_[k].panels()), nothing);
+      for (const Back<S>& back : back_) back.add(r, first, count, nothing);  // dx_k += W_k^T dy
     });
   }
 
   void accumulate(const Range& r, Part part) override {
     const Span columns{r.begin * y_.shape.batch, r.end * y_.shape.batch};
     const MatrixMap<S> dy = y_.gradients(Range{0, r.end});
-    add_outer_products<S>(together_, dy, columns, part.of(left_.panels()));
+    add_outer_products<S>(together_, dy, left_.panels(), columns, part.of(left_.panels()));
     for (std::size_t k = 0; k < columns_.size(); ++k)
       if (columns_[k].copied) columns_[k].add_gradients(dy, right_[k], columns, part);
   }
@@ -152,9 +148,9 @@ class Affine final : public Operation<S> {
   const std::uint64_t* version_;
   std::uint64_t copied_version_ = ~std::uint64_t{0};
   Factor<S> left_;
-  std::vector<Factor<S>> transposed_;
+  std::vector<Back<S>> back_;
   std::vector<Outer<S>> together_;  // whose gradients are summed in one pass over y's
-  std::vector<Right<S>> right_, gradient_;
+  std::vector<Right<S>> right_;
 };
 
 template <class S>

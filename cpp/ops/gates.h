@@ -12,8 +12,8 @@ Tensor<S> stack(Tensor<S> first, Index gates) {
   return first;
 }
 
-/// Where the numbers of one packet of units and one column lie, and how many units are real. So much room is there to
-/// write from `state` on.
+/// Where the numbers of one packet of units and one column lie, and how many units there are from its first on. So much
+/// room is there to write from `state` on.
 template <class S>
 struct Place {
   S* gates;
@@ -25,7 +25,7 @@ struct Place {
 template <class S, class F>
 void each_column(const Panelled<S>& gates, Index units, Index panel, Index column, Index count, Index end,
                  F&& f) {
-  const Index unit = gates.panels.row(panel), valid = gates.panels.valid(panel, 0);
+  const Index unit = gates.panels.row(panel), valid = gates.panels.valid(panel);
   for (Index c = column; c < column + count; ++c)
     f(Place<S>{gates.at(panel, c), unit, c * units + unit, valid, std::max(valid, (end - c) * units - unit)});
 }

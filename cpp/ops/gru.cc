@@ -61,7 +61,7 @@ class ResetAfter final : public Operation<S> {
   explicit ResetAfter(const Binding<S>& b)
       : H_(b.outputs[0].shape.features),
         batch_(b.outputs[0].shape.batch),
-        apart_(batch_ < few_lanes && b.frames > 1),
+        apart_(batch_ < few_lanes && b.at_once > 1),
         x_(b.inputs[X]),
         past_(b.inputs[PAST]),
         seen_(b.inputs[SEEN]),
@@ -218,8 +218,8 @@ class ResetBefore final : public Operation<S> {
         b_n_(b.inputs[B_N]),
         h_(b.outputs[0]),
         kept_(seen_),
-        gates_product_(Panels::gates<S>(H_, 2), W_x_.version, batch_, b.frames),
-        candidate_product_(Panels::plain<S>(H_), W_xn_.version, batch_, b.frames) {
+        gates_product_(Panels::gates<S>(H_, 2), W_x_.version, batch_, b.at_once),
+        candidate_product_(Panels::plain<S>(H_), W_xn_.version, batch_, b.at_once) {
     const Index all = batch_ * b.frames;
     const bool backward = h_.gradient;
     gates_ = {Panels::gates<S>(H_, 2), nullptr, backward || gates_product_.apart() ? all : batch_};

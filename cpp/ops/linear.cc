@@ -12,7 +12,7 @@ class Linear final : public Operation<S> {
       : a_(b.inputs[0]),
         b_(b.inputs[1]),
         y_(b.outputs[0]),
-        alone_(y_.shape.batch * y_.frames({0, b.frames}).size() == 1),
+        alone_(y_.shape.batch * y_.frames({0, b.at_once}).size() == 1),
         left_(Panels::plain<S>(a_.shape.features), a_.version),
         right_{{b_.value, b_.shape.features, 1, b_.outer}} {
     left_.add(a_.values(0));
@@ -49,7 +49,8 @@ class Linear final : public Operation<S> {
   void add_gradient_a(const Range& r, Part part) {  // da += dy b^T
     if (!a_.gradient) return;
     const Outer<S> term[] = {{a_.gradients(0), all_packets, b_.values(r).data(), b_.outer}};
-    add_outer_products<S>(term, y_.gradients(r), {0, y_.gradients(r).cols()}, part.of(left_.panels()));
+    add_outer_products<S>(term, y_.gradients(r), left_.panels(), {0, y_.gradients(r).cols()},
+                          part.of(left_.panels()));
   }
 
   void add_gradient_b(const Range& r) {  // db += a^T dy
@@ -70,7 +71,8 @@ class Linear final : public Operation<S> {
 template <class S>
 class Bilinear final : public Operation<S> {
  public:
-  explicit Bilinear(const Binding<S>& b) : a_(b.inputs[0]), b_(b.inputs[1]), y_(b.outputs[0]) {}
+  explicit Bilinear(const Binding<S>& b)
+      : a_(b.inputs[0]), b_(b.inputs[1]), y_(b.outputs[0]), panels_(Panels::plain<S>(a_.shape.features)) {}
 
   void forward(const Range& r) override {
     for (Index t = r.begin; t < r.end; ++t) {
@@ -84,8 +86,7 @@ class Bilinear final : public Operation<S> {
     if (!a_.gradient) return;
     for (Index t = r.begin; t < r.end; ++t) {  // da += dy b^T
       const Outer<S> term[] = {{a_.gradients(t), all_packets, b_.values(t).data(), b_.outer}};
-      add_outer_products<S>(term, y_.gradients(t), {0, y_.shape.batch},
-                            Part{}.of(Panels::plain<S>(a_.shape.features)));
+      add_outer_products<S>(term, y_.gradients(t), panels_, {0, y_.shape.batch}, Part{}.of(panels_));
     }
   }
 
@@ -112,6 +113,7 @@ class Bilinear final : public Operation<S> {
   }
 
   Tensor<S> a_, b_, y_;
+  Panels panels_;
 };
 
 /// The product that suits the left factor.

@@ -55,7 +55,7 @@ class Lstm final : public Operation<S> {
         c_(b.outputs[0]),
         h_(b.outputs[1]),
         m_(Form::projected ? c_ : h_),
-        product_(Panels::gates<S>(H_, gate_count), W_x_.version, batch_, b.frames) {
+        product_(Panels::gates<S>(H_, gate_count), W_x_.version, batch_, b.at_once) {
     const bool backward = h_.gradient;
     gates_ = {Panels::gates<S>(H_, gate_count), nullptr,
               batch_ * (backward || product_.apart() ? b.frames : 1)};
@@ -176,7 +176,8 @@ class Lstm final : public Operation<S> {
     if constexpr (Form::projected)
       if (W_rm_.gradient) {
         const Outer<S> term[] = {{W_rm_.gradients(0), all_packets, m_.values(r).data(), m_.outer}};
-        add_outer_products<S>(term, h_.gradients(r), {0, h_.gradients(r).cols()}, part.of(project_.panels()));
+        add_outer_products<S>(term, h_.gradients(r), project_.panels(), {0, h_.gradients(r).cols()},
+                              part.of(project_.panels()));
       }
     if (peephole_ == Peephole::Diagonal && W_cif_.gradient)
       for (Index panel = mine.begin; panel < mine.end; ++panel)

@@ -38,7 +38,7 @@ class NormalisedLstm final : public Operation<S> {
   explicit NormalisedLstm(const Binding<S>& b)
       : H_(b.outputs[0].shape.features),
         batch_(b.outputs[0].shape.batch),
-        apart_(batch_ < few_lanes && b.frames > 1),
+        apart_(batch_ < few_lanes && b.at_once > 1),
         x_(b.inputs[X]),
         c_past_(b.inputs[C_PAST]),
         h_past_(b.inputs[H_PAST]),

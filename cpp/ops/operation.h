@@ -169,6 +169,7 @@ struct Binding {
   std::vector<Tensor<S>> inputs, outputs;
   const Attributes& attributes;
   Index frames;         // of the window
+  Index at_once;        // so many of them at most in one call: one in a cycle, else all
   Scratch<S>& scratch;  // for use in the constructor; what is taken lives as long as the program
   const Clock* clock;   // lives as long as the program
   const Mask* mask;     // and so does this; it changes from window to window

@@ -38,9 +38,9 @@ struct Packed {
 template <class S>
 class RecurrentProduct {
  public:
-  RecurrentProduct(const Panels& panels, const std::uint64_t* version, Index batch, Index frames)
+  RecurrentProduct(const Panels& panels, const std::uint64_t* version, Index batch, Index at_once)
       : batch_(batch),
-        apart_(batch < few_lanes && frames > 1),
+        apart_(batch < few_lanes && at_once > 1),
         before_(panels, version),
         each_(panels, version) {}
 
@@ -115,15 +115,28 @@ class Back {
       : Back(w, x, dz, packets, scratch, packed, x.gradient) {}
   Back(const Tensor<S>& w, const Tensor<S>& x, const Panelled<S>& dz, Span packets, Scratch<S>& scratch,
        const Packed<S>& packed, bool wanted)
-      : x_(x) {
+      : Back(w, x, packed) {
     if (!wanted) return;
     pieces_ = pieces(dz, packets);
-    if (x.shape.batch == 1 && packed.factor && packed.factor->dots(x.shape.features)) {
-      packed_ = packed;
+    if (packed_.factor) return;
+    transposed_.add_transposed(w.values(0), dz.panels, packets);
+    scratch.take(transposed_);
+  }
+
+  /// The same for a dz in plain columns.
+  Back(const Tensor<S>& w, const Tensor<S>& x, const Tensor<S>& dz, Scratch<S>& scratch,
+       const Packed<S>& packed)
+      : Back(w, x, packed) {
+    if (!x.gradient) return;
+    if (packed_.factor) {
+      const Panels& panels = packed_.factor->panels();
+      for (Index p = 0; p < panels.count(); ++p)
+        pieces_.push_back(
+            {dz.gradient + panels.row(p), std::min(panels.valid(p), panels.height(p)), 1, dz.outer});
       return;
     }
-    transposed_ = Factor<S>(Panels::plain<S>(x.shape.features), w.version);
-    transposed_.add_transposed(w.values(0), dz.panels, packets);
+    pieces_ = {{dz.gradient, dz.shape.features, 1, dz.outer}};
+    transposed_.add_transposed(w.values(0));
     scratch.take(transposed_);
   }
 
@@ -154,6 +167,13 @@ class Back {
   }
 
  private:
+  Back(const Tensor<S>& w, const Tensor<S>& x, const Packed<S>& packed) : x_(x) {
+    if (packed.factor && x.shape.batch == 1 && packed.factor->dots(x.shape.features))
+      packed_ = packed;
+    else
+      transposed_ = Factor<S>(Panels::plain<S>(x.shape.features), w.version);
+  }
+
   Tensor<S> x_;
   Packed<S> packed_;      // W among others, or
   Factor<S> transposed_;  // W^T

@@ -59,7 +59,7 @@ class Rnn final : public Operation<S> {
         b_a_(b.inputs[4]),
         h_(b.outputs[0]),
         panels_(Panels::plain<S>(h_.shape.features)),
-        product_(panels_, W_ax_.version, x_.shape.batch, b.frames) {
+        product_(panels_, W_ax_.version, x_.shape.batch, b.at_once) {
     sums_ = {panels_, nullptr, x_.shape.batch * (product_.apart() ? b.frames : 1)};
     sums_.data = b.scratch.take(sums_.size());
     product_.input(W_ax_, x_);
@@ -134,13 +134,14 @@ class Rnn final : public Operation<S> {
     });
   }
 
-  /// Calls f(place, valid, numbers): where the packet's rows lie in h, how many are real, and where they lie in panels.
+  /// Calls f(place, valid, numbers): where the packet's rows lie in h, how many there are from there on, and where they lie
+  /// in panels.
   template <class P, class F>
   void each_packet(const Panelled<S>& all, Index panel, Index column, Index count, F&& f) const {
+    const Index row = panels_.row(panel), height = panels_.height(panel), valid = panels_.valid(panel);
     for (Index c = column; c < column + count; ++c) {
-      S* numbers = all.at(panel, c);
-      for (Index v = 0; v < panels_.packets(panel); ++v, numbers += width_of<P>)
-        f(c * h_.outer + panels_.row(panel) + v * width_of<P>, panels_.valid(panel, v), numbers);
+      S* const numbers = all.at(panel, c);
+      for (Index i = 0; i < height; i += width_of<P>) f(c * h_.outer + row + i, valid - i, numbers + i);
     }
   }
 

@@ -188,9 +188,10 @@ void Program<S>::place_values(const Graph& graph, const Plan& plan, const Reques
 
 template <class S>
 void Program<S>::build_operations(const Graph& graph, const Plan& plan) {
-  const auto make = [&](int n, Scratch<S> scratch) {
+  const auto make = [&](int n, bool stepwise, Scratch<S> scratch) {
     const Node& node = graph.nodes()[at(n)];
-    Binding<S> binding{{}, {}, node.attributes, frames_, scratch, &clock_, &marks_.mask()};
+    Binding<S> binding{{},      {},      node.attributes, frames_, stepwise ? 1 : frames_,
+                       scratch, &clock_, &marks_.mask()};
     for (const Value v : node.inputs) {
       binding.inputs.push_back(tensors_[at(v)]);
       binding.inputs.back().fresh = plan.begins[at(v)] == n;
@@ -201,7 +202,8 @@ void Program<S>::build_operations(const Graph& graph, const Plan& plan) {
   };
   std::vector<Index> places;
   for (const Stage& stage : plan.stages)
-    for (const int n : stage.nodes) places.push_back(scratch_.reserve(make(n, Scratch<S>()).second));
+    for (const int n : stage.nodes)
+      places.push_back(scratch_.reserve(make(n, stage.stepwise, Scratch<S>()).second));
   scratch_.commit();
 
   auto place = places.begin();
@@ -211,7 +213,7 @@ void Program<S>::build_operations(const Graph& graph, const Plan& plan) {
     run.stepwise = stage.stepwise;
     for (const int n : stage.nodes) {
       const Node& node = graph.nodes()[at(n)];
-      operations_.push_back(make(n, Scratch<S>(scratch_.at(*place++))).first);
+      operations_.push_back(make(n, stage.stepwise, Scratch<S>(scratch_.at(*place++))).first);
       Step step{.operation = operations_.back().get(),
                 .backward = plan.backward[at(n)],
                 .divides = node.type->divides,
