@@ -432,6 +432,10 @@ CELLS: dict[str, Cell] = {
     **{f"lstm {peephole} from primitives": lstm_of(peephole, lstm_cell) for peephole in PEEPHOLES},
     "lstm normalised": lambda bp, x: bptt.layers.lstm(bp, x, 20, layer_norm=True)[1],
     "gru, dropped": lambda bp, x: bptt.layers.gru(bp, x, 20, dropout=0.2, recurrent_dropout=0.2),
+    "rnn, few units": lambda bp, x: bptt.layers.rnn(bp, x, 5, output=True),
+    "lstm full, few units": lambda bp, x: bptt.layers.lstm(bp, x, 7, peephole="full")[1],
+    "lstm projected to few": lambda bp, x: bptt.layers.lstm(bp, x, 80, projection=6)[1],
+    "gru before, few units": lambda bp, x: bptt.layers.gru(bp, x, 6, reset="before"),
     "lstm, zoned": lambda bp, x: bptt.layers.lstm(bp, x, 20, zoneout=(0.3, 0.1))[1],
 }
 
