@@ -54,8 +54,8 @@ template <class S>
 void Segments<S>::compute(Index s, bool again, Pulse& pulse) {
   const Range all = segment(s), here = inside(s);
   if (recompute_) {
-    data_->feed(program_, start_ + all.begin, all.size(),
-                std::clamp(from_ - all.begin, Index{0}, all.size()));
+    data_->feed(program_, start_ + all.begin, all.size(), std::clamp(from_ - all.begin, Index{0}, all.size()),
+                pulse);
     load(Side::Values, edges_.data() + s * size_, 0);
   }
   const std::uint64_t frame = frame_ + static_cast<std::uint64_t>(all.begin - here.begin);
@@ -72,7 +72,7 @@ void Segments<S>::forward(std::uint64_t frame, Pulse& pulse, std::uint64_t lane)
   frame_ = frame;
   counted_ = 0;
   if (!recompute_) {
-    data_->feed(program_, start_, frames_, from_);
+    data_->feed(program_, start_, frames_, from_, pulse);
     load(Side::Values, edges_.data(), 0);
   }
   program_.begin(pulse, lane);

@@ -108,7 +108,7 @@ extern template class Segments<float>;
 extern template class Segments<double>;
 
 template <class S>
-void feed(Segments<S>& segments, Data<S>& data, Index start, Index counted) {
+void feed(Segments<S>& segments, Data<S>& data, Index start, Index counted, Pulse&) {
   segments.feed(data, start, counted);
 }
 

@@ -199,18 +199,25 @@ struct Data {
   std::vector<Sequence<S>> sequences;
   Flags resets = {}, valid = {};
 
-  /// Feeds so many frames of a window, from frame `start` on. Those from `counted` on count in losses.
-  void feed(Program<S>& program, Index start, Index frames, Index counted) {
-    for (std::size_t i = 0; i < sequences.size(); ++i)
-      sequences[i].copy(start, frames, program.tensor(program.placeholders()[i]).value);
+  /// Feeds so many frames of a window, from frame `start` on. Those from `counted` on count in losses. All threads copy: one
+  /// alone would take longer than others stay awake.
+  void feed(Program<S>& program, Index start, Index frames, Index counted, Pulse& pulse) {
+    program.together(pulse, [&](Member& member, Pulse&) {
+      const Index from = member.part.begin(frames), count = member.part.end(frames) - from;
+      for (std::size_t i = 0; i < sequences.size(); ++i) {
+        const Sequence<S>& sequence = sequences[i];
+        S* const to = program.tensor(program.placeholders()[i]).value;
+        sequence.copy(start + from, count, to + from * sequence.shape.size());
+      }
+    });
     program.mark(resets.window(start, frames), valid.window(start, frames), counted, frames);
   }
 };
 
 /// The window from frame `start` of the data on. Of its frames those from `counted` on count in losses.
 template <class S>
-void feed(Program<S>& program, Data<S>& data, Index start, Index counted) {
-  data.feed(program, start, program.frames(), counted);
+void feed(Program<S>& program, Data<S>& data, Index start, Index counted, Pulse& pulse) {
+  data.feed(program, start, program.frames(), counted, pulse);
 }
 
 /// One window from frame `start` of the data on: feed, run, carry the state. Its first lane has this number among all
@@ -219,7 +226,7 @@ void feed(Program<S>& program, Data<S>& data, Index start, Index counted) {
 template <class P, class S, class F>
 void run_window(P& program, const Carry<S>& carry, Data<S>& data, Index start, Index counted,
                 std::uint64_t lane, Pulse& pulse, F&& middle) {
-  feed(program, data, start, counted);
+  feed(program, data, start, counted, pulse);
   carry.load();
   program.forward(carry.frame(), pulse, lane);
   pulse.spend(256);
