@@ -862,3 +862,30 @@ def test_a_loss_appended_after_the_first_run() -> None:
     mean = bptt.reduce_mean(bptt.abs(out - y))
     (value,) = bp.run([mean], feed)
     assert value == pytest.approx(np.abs(outputs.ravel() - plain_sequences(3)[1]).mean())
+
+
+@pytest.mark.parametrize("lanes", [1, 2])
+@pytest.mark.parametrize("frames", [1, 4])
+def test_the_same_window_twice_gives_the_same_gradients(frames: int, lanes: int) -> None:
+    """What a window left in memory is not added to, in whatever way a gradient begins."""
+
+    def frame(bp: bptt.BPTT, depth: str) -> Any:
+        x, y = bp.placeholder((2, lanes)), bp.placeholder((3, lanes))
+        deep = bptt.layers.dense(bp, x, 5, activation=bptt.tanh)
+        deep = bptt.layers.dense(bp, deep, 4, activation=bptt.tanh)
+        slow = bp.get_past_variable("slow", np.zeros((4, 1)))
+        slow = bptt.layers.dense(bp, bptt.tanh(slow + deep), 4, name="inside")
+        slow = bp.name_variable("slow", slow)
+        return x, y, bptt.layers.dense(bp, bptt.layers.rnn(bp, slow, 6), 3)
+
+    bp = bptt.BPTT(seed=4, dtype="float64")
+    loss = mean_square(bp.generate_graphs(frame, num_loops=frames)["deep"])
+    rng = np.random.default_rng(1)
+    draw_weights(bp, rng)
+    draw_state(bp, rng)
+    data = [rng.normal(size=(frames, n, lanes)) for n in (2, 3)]
+    feed = bp.generate_feed_dict("deep", data, 2)
+    first, again = (gradients_of_everything(bp, loss, feed) for _ in range(2))
+    assert all(np.abs(gradient).max() > 0 for gradient in first.values() if gradient.size)
+    for name, gradient in first.items():
+        assert_identical(again[name], gradient)
