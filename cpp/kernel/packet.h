@@ -76,6 +76,7 @@ class First {
   Index n_;
 };
 
+/// The same for one packet.
 template <class P>
 P load_first(const ScalarOf<P>* from, Index n) {
   return First<P>(n).load(from);
@@ -83,6 +84,16 @@ P load_first(const ScalarOf<P>* from, Index n) {
 template <class P>
 void store_first(ScalarOf<P>* to, const P& packet, Index n) {
   First<P>(n).store(to, packet);
+}
+
+/// Copies n numbers, in line: there are often fewer than a call is long.
+template <class S>
+void copy_in_packets(const S* from, S* to, Index n) {
+  using P = FullPacket<S>;
+  for (Index i = 0; i < n; i += width_of<P>) {
+    const First<P> rest(n - i);
+    rest.store(to + i, rest.load(from + i));
+  }
 }
 
 /// Calls f with a null pointer to each kind of packet there is for S, the widest first. (Two numbers are none worth a

@@ -131,7 +131,7 @@ class Factor {
   }
 
   /// Whether `dots` makes so many numbers.
-  bool dots(Index numbers) const { return dots_->take(numbers); }
+  bool makes_dots(Index numbers) const { return dots_->take(numbers); }
   /// y (+)= A^T b for column `column` of both, which are alone: of A the columns from `first` on, as many as y has rows.
   /// b's pieces meet the first rows of each of A's panels. To what follows in y zeros may be added.
   void dots(const std::vector<Right<S>>& b, Index first, MatrixMap<S> y, bool add, Index column) const {

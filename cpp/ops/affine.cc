@@ -86,11 +86,11 @@ class Affine final : public Operation<S> {
 
     version_ = columns_.front().blocks.front().weight.version;
     left_ = Factor<S>(Panels::plain<S>(row), version_);
-    const bool alone = y_.shape.batch * b.at_once == 1;
-    std::vector<Packed<S>> packed;  // read on the way back, too, if that is frame by frame
+    const bool by_frame = y_.shape.batch * b.at_once == 1;
+    std::vector<Packed<S>> packed;  // read on the way back, too
     for (Column<S>& column : columns_) {
       column.settle(row, b.scratch);
-      packed.push_back({alone ? &left_ : nullptr, left_.add(column.whole.values(0))});
+      packed.push_back({by_frame ? &left_ : nullptr, left_.add(column.whole.values(0))});
     }
     b.scratch.take(left_);
     for (const Tensor<S>& x : x_) right_.push_back({x.value, x.shape.features, 1, x.outer});

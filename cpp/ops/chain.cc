@@ -93,11 +93,6 @@ class Operand {
       Eigen::internal::pstoreu(to + i, load_first<P>(from + i, real));
     });
   }
-  static void copy(const S* from, S* to, Index n) {
-    by_packets(n, [&]<class P>(P*, Index i, Index real) {
-      store_first<P>(to + i, load_first<P>(from + i, real), real);
-    });
-  }
   static void add(const S* from, S* to, Index n) {
     by_packets(n, [&]<class P>(P*, Index i, Index real) {
       store_first<P>(to + i,
@@ -189,7 +184,7 @@ class Chain final : public Operation<S> {
         const bool there = kept && n == block.size;
         S* const y = at[v] = there ? kept : slot(local, v, n);
         step.rule->forward(y, at[step.a], at[step.b], n);
-        if (kept && !there) Operand<S>::copy(y, kept, block.size);
+        if (kept && !there) copy_in_packets(y, kept, block.size);
         ++v;
       }
     });

@@ -104,15 +104,13 @@ class Back {
  public:
   Back() = default;
 
-  /// Of each panel of dz, `packets` belong to the rows of W. Does nothing if no gradient is wanted.
-  Back(const Tensor<S>& w, const Tensor<S>& x, const Panelled<S>& dz, Span packets, Scratch<S>& scratch)
-      : Back(w, x, dz, packets, scratch, {}, x.gradient) {}
-
-  /// The same where W is packed for the way there, its first rows in the first packets of each panel. To be called frame
-  /// by frame: for a lane alone, and small, that will do. (An x in scratch memory has no place while memory is counted.)
+  /// Of each panel of dz, `packets` belong to the rows of W. Does nothing if no gradient is wanted. To be called frame by
+  /// frame if W is given as it is `packed` for the way there, its first rows in the first packets of each panel: for a lane
+  /// alone, and small, that will do.
   Back(const Tensor<S>& w, const Tensor<S>& x, const Panelled<S>& dz, Span packets, Scratch<S>& scratch,
-       const Packed<S>& packed)
+       const Packed<S>& packed = {})
       : Back(w, x, dz, packets, scratch, packed, x.gradient) {}
+  /// The same for an x in scratch memory, which has no place while memory is counted.
   Back(const Tensor<S>& w, const Tensor<S>& x, const Panelled<S>& dz, Span packets, Scratch<S>& scratch,
        const Packed<S>& packed, bool wanted)
       : Back(w, x, packed) {
@@ -168,7 +166,7 @@ class Back {
 
  private:
   Back(const Tensor<S>& w, const Tensor<S>& x, const Packed<S>& packed) : x_(x) {
-    if (packed.factor && x.shape.batch == 1 && packed.factor->dots(x.shape.features))
+    if (packed.factor && x.shape.batch == 1 && packed.factor->makes_dots(x.shape.features))
       packed_ = packed;
     else
       transposed_ = Factor<S>(Panels::plain<S>(x.shape.features), w.version);

@@ -31,12 +31,12 @@ class Carry {
 
   /// Before a window's forward.
   void load() const {
-    for (const Way& way : ways_) copy(way.outside, way.first, way.size);
+    for (const Way& way : ways_) copy_in_packets(way.outside, way.first, way.size);
   }
 
   /// After it: the state is that before the next window's first frame, and the frames between have gone by.
   void store() const {
-    for (const Way& way : ways_) copy(way.last, way.outside, way.size);
+    for (const Way& way : ways_) copy_in_packets(way.last, way.outside, way.size);
     state_.frame += static_cast<std::uint64_t>(frames_);
   }
 
@@ -45,13 +45,6 @@ class Carry {
     S *outside, *first, *last;
     Index size;
   };
-
-  /// In line: a state is often shorter than a call is long.
-  static void copy(const S* from, S* to, Index size) {
-    using P = FullPacket<S>;
-    for (Index i = 0; i < size; i += width_of<P>)
-      store_first<P>(to + i, load_first<P>(from + i, size - i), size - i);
-  }
 
   State<S>& state_;
   Index frames_;

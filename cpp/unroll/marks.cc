@@ -47,7 +47,6 @@ void Marks::set(const bool* resets, const bool* valid, Index from, Index frames)
   const auto is_valid = [&](Index t, Index lane) { return !valid || valid[t * lanes_ + lane]; };
   fill(resets_, frames_, lanes_, [&](Index t, Index lane) { return resets && resets[t * lanes_ + lane]; });
   fill(holds_, frames_, lanes_, [&](Index t, Index lane) { return !is_valid(t, lane); });
-  events_ = !resets_[0].empty() || !holds_[0].empty();
   mask_.valid = valid_.fill(frames_, lanes_, is_valid);
   mask_.counted =
       counts_.fill(frames_, lanes_, [&](Index t, Index lane) { return t >= from && is_valid(t, lane); });

@@ -64,7 +64,7 @@ class Marks {
   void set(const bool* resets, const bool* valid, Index from, Index frames);
 
   /// Whether the lanes' events have to be looked at.
-  bool events() const { return events_; }
+  bool events() const { return !resets_[0].empty() || !holds_[0].empty(); }
   /// Where a lane's past is its starting value; for values with so many lanes.
   const Events& resets(Index batch) const { return resets_[batch != lanes_]; }
   /// Where a lane stands still.
@@ -91,7 +91,6 @@ class Marks {
   };
 
   Index frames_, lanes_, counted_;
-  bool events_ = false;
   std::vector<Events> resets_, holds_;  // of each lane, and of what is common to all
   Table valid_, counts_;
   Mask mask_;

@@ -186,7 +186,7 @@ class Program {
   /// Notes which carried values a stage reads and writes.
   void find_carried(const Graph&, const Stage&, RunStage&) const;
   /// Whether a stage reads or writes states that the marks of this window change.
-  bool patches(const RunStage& stage) const { return marks_.events() && !stage.pasts.empty(); }
+  bool patches(const RunStage& stage) const { return !stage.pasts.empty() && marks_.events(); }
   /// How the work of a stage is dealt out in this window.
   const Deal& dealt(const RunStage&) const;
   /// Whether threads wait for one another between what was dealt out before and a stage.
