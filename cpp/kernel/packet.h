@@ -30,7 +30,7 @@ class First {
   static constexpr Index width = width_of<P>;
 
  public:
-  explicit First(Index n = width) : n_(std::min(n, width)) {}
+  explicit First(Index n = width) : n_(std::min(n, width)), mask_((1u << n_) - 1) {}
 
   /// The rest of the packet is zero.
   P load(const S* from) const {
@@ -70,10 +70,11 @@ class First {
  private:
   template <class M>
   M mask() const {
-    return static_cast<M>((1u << n_) - 1);
+    return static_cast<M>(mask_);
   }
 
   Index n_;
+  unsigned mask_;
 };
 
 /// The same for one packet.

@@ -4,11 +4,13 @@
 #include <type_traits>
 #include <utility>
 
-// Where it is not followed, sums lie in memory.
+// Where the first is not followed, sums lie in memory. What is rare, and long, stays out of a loop by the second.
 #ifdef _MSC_VER
 #define BPTT_INLINED [[msvc::forceinline]]
+#define BPTT_APART [[msvc::noinline]]
 #else
 #define BPTT_INLINED __attribute__((always_inline))
+#define BPTT_APART __attribute__((noinline))
 #endif
 
 namespace bptt {

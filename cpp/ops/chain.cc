@@ -1,7 +1,9 @@
 #include "ops/chain.h"
 
 #include <sstream>
+#include <utility>
 
+#include "kernel/unrolled.h"
 #include "ops/rules.h"
 
 namespace bptt {
@@ -34,159 +36,177 @@ ChainCode ChainCode::from(const Attributes& attributes) {
 
 namespace {
 
-/// A block: some rows of one column, or all rows of several; `first` is the number it begins with.
+std::size_t at(Index i) {
+  return static_cast<std::size_t>(i);
+}
+
+/// Some rows of one column of a chain's results, or all rows of several that are neighbours.
+template <class S>
 struct Block {
-  Index first, column, columns, row, rows;
+  using P = FullPacket<S>;
+  static constexpr Index width = width_of<P>;
+
+  /// Of its first number; they may go on beyond the last of a kind where all operands do so evenly.
+  Index frame, lane, row;
+  Index columns, rows;
   Index size = columns * rows;
+  Index room = (size + width - 1) & -width;  // made up to whole packets
+  First<P> rest = First<P>(size - room + width);
+
+  bool whole() const { return size == room; }
+  /// Calls f(i, first) for its packets, each from number i on, where the `first` are real.
+  template <class F>
+  void packets(F&& f) const {
+    const Index last = room - width;
+    for (Index i = 0; i < last; i += width) f(i, First<P>());
+    f(last, rest);
+  }
 };
 
-/// How the numbers of an input lie for a chain over (features, batch).
 template <class S>
-class Operand {
+void copy(const Block<S>& block, const S* from, S* to) {
+  block.packets([&](Index i, auto first) { Eigen::internal::pstoreu(to + i, first.load(from + i)); });
+}
+template <class S>
+void add(const Block<S>& block, const S* from, S* to) {
+  block.packets([&](Index i, auto first) {
+    first.store(to + i, Eigen::internal::padd(first.load(to + i), first.load(from + i)));
+  });
+}
+
+/// What connects numbers in memory, spread over a chain's (features, batch, frames), with the slot of a block of them.
+template <class S>
+class Port {
  public:
-  Operand(const Tensor<S>& x, Index start, Shape shape)
-      : x_(x),
-        start_(start),
-        batch_(shape.batch),
-        one_row_(x.shape.features == 1 && shape.features > 1),
-        single_(x.constant() && x.shape.size() == 1),
-        dense_(!x.constant() && x.shape == shape && x.outer == shape.features) {}
-
-  const Tensor<S>& tensor() const { return x_; }
-  bool single() const { return single_; }
-  bool dense() const { return dense_; }
-
-  /// Where a block lies if it lies in one piece, else null.
-  S* direct(S* base, const Block& at) const {
-    if (dense_) return base + at.first;
-    return at.columns == 1 && !one_row_ ? base + place(at.column) + at.row : nullptr;
+  /// Of x's values or gradients, the rows from `start` on.
+  Port(S* data, const Tensor<S>& x, Index start, Shape shape, std::size_t slot)
+      : slot(slot), first_(data + start) {
+    frame_ = x.extent == Extent::Frame ? x.shape.size() : 0;
+    lane_ = shape.batch == 1 ? frame_ : x.shape.batch == 1 ? 0 : x.outer;
+    row_ = shape.features == 1 ? lane_ != 0 : x.shape.features != 1;
   }
 
-  /// Copies a block to a slot. A packet may reach over into the column that comes next, or the slot.
-  void load(const Block& at, S* to) const {
-    if (single_) return std::fill_n(to, at.size, *x_.value), void();
-    each(at, x_.value, [&](S* from, Index n, Index offset) {
-      if (one_row_)
-        std::fill_n(to + offset, n, *from);
-      else
-        fill(from, to + offset, n);
-    });
+  std::size_t slot;
+
+  /// Whether lanes go on as rows do, so that they can be taken for rows; and frames as lanes do.
+  bool even_lanes(Shape shape) const { return lane_ == row_ * shape.features; }
+  bool even_frames(Shape shape) const { return frame_ == lane_ * shape.batch; }
+
+  S* at(const Block<S>& block) const {
+    return first_ + block.frame * frame_ + block.lane * lane_ + block.row * row_;
   }
 
-  /// Adds what came for a block to the input's gradient.
-  void add(const Block& at, const S* from) const {
-    using Flat = Eigen::Map<const Eigen::Array<S, Eigen::Dynamic, 1>>;
-    if (single_)
-      *x_.gradient += Flat(from, at.size).sum();
-    else
-      each(at, x_.gradient, [&](S* to, Index n, Index offset) {
-        if (one_row_)
-          *to += Flat(from + offset, n).sum();
-        else
-          add(from + offset, to, n);
-      });
+  /// A block's numbers: where they lie, if there they are whole packets, else in `room`. A packet may reach over into the
+  /// slot that comes next.
+  S* read(const Block<S>& block, S* room) const {
+    if (!plain(block)) return gather(block, room);
+    if (block.whole()) return at(block);
+    copy(block, room);
+    return room;
   }
+  void copy(const Block<S>& block, S* room) const { bptt::copy<S>(block, at(block), room); }
 
-  /// Where there is room for whole packets. A load that follows a part of one would wait for the cache.
-  static void fill(const S* from, S* to, Index n) {
-    by_packets(n, [&]<class P>(P*, Index i, Index real) {
-      Eigen::internal::pstoreu(to + i, load_first<P>(from + i, real));
-    });
-  }
-  static void add(const S* from, S* to, Index n) {
-    by_packets(n, [&]<class P>(P*, Index i, Index real) {
-      store_first<P>(to + i,
-                     Eigen::internal::padd(load_first<P>(to + i, real), load_first<P>(from + i, real)), real);
-    });
+  /// The other way: adds what came for a block.
+  void add(const Block<S>& block, const S* from) const {
+    plain(block) ? bptt::add<S>(block, from, at(block)) : scatter(block, from);
   }
 
  private:
+  bool even(const Block<S>& block) const { return block.columns == 1 || lane_ == row_ * block.rows; }
+  bool plain(const Block<S>& block) const { return row_ == 1 && even(block); }
+
+  /// By columns, or from one number to many.
+  BPTT_APART S* gather(const Block<S>& block, S* room) const {
+    each(block, [&](const Block<S>& piece, const S* from, Index offset) {
+      row_ == 0 ? void(std::fill_n(room + offset, piece.size, *from))
+                : bptt::copy<S>(piece, from, room + offset);
+    });
+    return room;
+  }
+  BPTT_APART void scatter(const Block<S>& block, const S* from) const {
+    each(block, [&](const Block<S>& piece, S* to, Index offset) {
+      if (row_ == 0)
+        *to += Eigen::Map<const Eigen::Array<S, Eigen::Dynamic, 1>>(from + offset, piece.size).sum();
+      else
+        bptt::add<S>(piece, from + offset, to);
+    });
+  }
+
+  /// Calls f(piece, where it lies, offset in the block) for numbers that lie side by side, or are all one.
   template <class F>
-  static void by_packets(Index n, F&& f) {
-    using P = FullPacket<S>;
-    for (Index i = 0; i < n; i += width_of<P>) f(static_cast<P*>(nullptr), i, std::min(n - i, width_of<P>));
+  void each(const Block<S>& block, F&& f) const {
+    S* const place = at(block);
+    if (even(block)) return f(block, place, Index{0});
+    const Block<S> column{block.frame, block.lane, block.row, 1, block.rows};
+    for (Index c = 0; c < block.columns; ++c) f(column, place + c * lane_, c * block.rows);
   }
 
-  /// Where the column of the chain's results with this number finds its own numbers.
-  Index place(Index column) const {
-    if (x_.constant())
-      column = x_.shape.batch == 1 ? 0 : column % batch_;
-    else if (x_.shape.batch != batch_)
-      column /= batch_;  // there is one for all lanes
-    return column * x_.outer + start_;
-  }
-
-  /// Calls f(first number, how many, offset in the block) for whatever lies side by side.
-  template <class F>
-  void each(const Block& at, S* base, F&& f) const {
-    if (S* const all = direct(base, at)) return f(all, at.size, Index{0});
-    for (Index c = 0; c < at.columns; ++c)
-      f(base + place(at.column + c) + (one_row_ ? 0 : at.row), at.rows, c * at.rows);
-  }
-
-  Tensor<S> x_;
-  Index start_, batch_;
-  bool one_row_, single_, dense_;
+  S* first_;
+  Index row_, lane_, frame_;  // from one to the next; 0: there is one for all
 };
 
 template <class S>
 class Chain final : public Operation<S> {
  public:
-  explicit Chain(const Binding<S>& b) : code_(ChainCode::from(b.attributes)), outputs_(b.outputs) {
-    for (const auto& [input, start] : code_.loads)
-      loads_.emplace_back(b.inputs[at(input)], start, code_.shape);
-    values_ = loads_.size() + code_.steps.size();
-    kept_.resize(values_, nullptr);
-    output_.resize(values_, -1);
-    for (std::size_t k = 0; k < code_.outputs.size(); ++k) {
-      kept_[at(code_.outputs[k])] = outputs_[k].value;
-      output_[at(code_.outputs[k])] = static_cast<int>(k);
+  explicit Chain(const Binding<S>& b) : y_(b.outputs[0]) {
+    const ChainCode code = ChainCode::from(b.attributes);
+    std::vector<Tensor<S>> tensors;  // by value: a load or an output, else nothing
+    for (const auto& [input, start] : code.loads) {
+      const Tensor<S>& x = tensors.emplace_back(b.inputs[at(input)]);
+      loads_.emplace_back(x.value, x, start, y_.shape, loads_.size());
     }
-    for (const auto& [operation, a, b_] : code_.steps)
-      steps_.push_back({row_rule<S>(operation), at(a), at(b_)});
+    values_ = loads_.size() + code.steps.size();
+    tensors.resize(values_);
+    for (const auto& [operation, a, b_] : code.steps)
+      steps_.push_back({row_rule<S>(operation), loads_.size() + steps_.size(), at(a), at(b_)});
+    std::vector<bool> kept(values_);
+    const auto keep = [&](std::size_t v, S* where) {
+      kept[v] = true;
+      steps_[v - loads_.size()].kept = where;
+    };
+    for (std::size_t k = 0; k < code.outputs.size(); ++k) {
+      tensors[at(code.outputs[k])] = b.outputs[k];
+      keep(at(code.outputs[k]), b.outputs[k].value);
+    }
 
-    constexpr Index width = width_of<FullPacket<S>>;
-    const auto slots = static_cast<Index>(2 * values_);
+    const auto all = [&](auto&& even) { return std::ranges::all_of(loads_, even); };
+    flat_ = all([&](const Port<S>& load) { return load.even_lanes(y_.shape); });
+    even_ = all([&](const Port<S>& load) { return load.even_frames(y_.shape); });
+    const Index rows = y_.shape.features, slots = 2 * static_cast<Index>(values_);
     most_ = std::clamp<Index>(local_size / slots / width * width, width, 256);
     // Rows that fill whole packets are best looked at where they lie.
-    const bool flat =
-        std::ranges::all_of(loads_, [](const Operand<S>& load) { return load.dense() || load.single(); });
-    const Index features = code_.shape.features;
-    rows_ = flat ? 1 : features;
-    scale_ = flat ? features : 1;
-    const bool by_column = !flat && features % width == 0 && features >= 2 * width;
-    columns_ = by_column ? 1 : std::max<Index>(most_ / rows_, 1);
+    const bool by_column = rows % width == 0 && rows >= 2 * width;
+    columns_ = flat_ || by_column ? 1 : std::max<Index>(most_ / rows, 1);
 
-    const bool backward = std::ranges::any_of(outputs_, [](const Tensor<S>& y) { return y.gradient; });
-    if (!backward) return;
-    to_frames_ = Back(*this, false);
-    to_constants_ = Back(*this, true);
+    to_frames_ = Back(*this, code, tensors, false);
+    to_constants_ = Back(*this, code, tensors, true);
     std::vector<bool> needed(values_);
     for (std::size_t v = values_; v-- > loads_.size();) {
-      if (kept_[v] || !(needed[v] || to_frames_.needs[v] || to_constants_.needs[v])) continue;
+      if (kept[v] || !(needed[v] || to_frames_.needs[v] || to_constants_.needs[v])) continue;
       if (step_of(v).rule->costly)
-        kept_[v] = b.scratch.take(code_.shape.size() * b.frames);
+        keep(v, b.scratch.take(y_.shape.size() * b.frames));
       else
         needed[step_of(v).a] = needed[step_of(v).b] = true;
     }
-    to_frames_.settle(*this);
-    to_constants_.settle(*this);
+    to_frames_.settle(*this, kept);
+    to_constants_.settle(*this, kept);
   }
 
   void forward(const Range& r) override {
-    each_block(r, [&](const Block& block, Index n) {
-      alignas(64) S local[local_size];
-      S* at[most_values];
-      std::size_t v = 0;
-      for (const std::size_t loads = loads_.size(); v < loads; ++v) at[v] = loaded(v, block, local, n);
+    alignas(64) S local[local_size];
+    S* at[most_values];
+    each_block(r, [&](const Block<S>& block) {
+      const Index first = place(block), n = block.room;
+      for (const Port<S>& load : loads_) at[load.slot] = load.read(block, slot(local, load.slot, n));
       for (const Step& step : steps_) {
-        S* const kept = kept_[v] ? kept_[v] + block.first : nullptr;
-        const bool there = kept && n == block.size;
-        S* const y = at[v] = there ? kept : slot(local, v, n);
-        step.rule->forward(y, at[step.a], at[step.b], n);
-        if (kept && !there) copy_in_packets(y, kept, block.size);
-        ++v;
+        S* const y = step.kept && block.whole() ? step.kept + first : slot(local, step.y, n);
+        step.rule->forward(at[step.y] = y, at[step.a], at[step.b], n);
       }
+      if (block.whole()) return;
+      for (const Step& step : steps_)
+        if (S* const to = step.kept + first; step.kept)
+          block.packets(
+              [&, from = at[step.y]](Index i, auto rest) { rest.store(to + i, rest.load(from + i)); });
     });
   }
 
@@ -194,151 +214,132 @@ class Chain final : public Operation<S> {
   void accumulate(const Range& r, Part) override { add_gradients(r, to_constants_); }
 
  private:
-  static constexpr Index local_size = 32768 / sizeof(S);
+  static constexpr Index local_size = 32768 / sizeof(S), width = Block<S>::width;
   static constexpr std::size_t most_values = 128;
 
+  /// By number: what it makes, and of what.
   struct Step {
     const RowRule<S>* rule;
-    std::size_t a, b;
+    std::size_t y, a, b;
+    S* kept = nullptr;  // where y is in memory, for all frames: outputs, and what is costly
     bool binary() const { return rule->operands == 2; }
   };
 
   /// The way back to the inputs that differ from frame to frame, or to those that are constant.
   struct Back {
     struct Turn {
-      std::size_t value;  // whose gradient is complete
-      bool to_a, to_b, add_a, add_b;
-      std::size_t a, b, y;  // what the rule looks at; where it does not, number `most_values`
+      const RowRule<S>* rule;
+      RowBack row;
     };
-    std::vector<bool> needs = {};         // by value: its numbers are looked at
-    std::vector<std::size_t> there = {};  // those of them that are in memory, in order
-    std::vector<std::size_t> again = {};  // steps to compute once more, in order
-    std::vector<std::size_t> first = {};  // outputs whose gradient comes from outside
-    std::vector<Turn> turns = {};         // in order
-    std::vector<std::size_t> last = {};   // loads whose gradient is wanted
+    std::vector<bool> needs = {};     // by value: its numbers are looked at
+    std::vector<Port<S>> there = {};  // those of them that are in memory, in order
+    std::vector<Step> again = {};     // those to compute once more, in order
+    std::vector<Port<S>> first = {};  // gradients of outputs that come from outside
+    std::vector<Turn> turns = {};     // in order
+    std::vector<Port<S>> last = {};   // gradients of loads
 
     Back() = default;
-    Back(const Chain& chain, bool constants) : needs(chain.values_, false) {
-      const std::size_t loads = chain.loads_.size();
-      std::vector<bool> leads(chain.values_, false);  // its gradient is wanted
-      for (std::size_t v = 0; v < chain.values_; ++v) {
+    Back(const Chain& chain, const ChainCode& code, const std::vector<Tensor<S>>& tensors, bool constants)
+        : needs(chain.values_, false) {
+      const std::size_t loads = chain.loads_.size(), all = chain.values_;
+      std::vector<bool> leads(all, false);  // its gradient is wanted
+      for (std::size_t v = 0; v < all; ++v) {
         if (v < loads) {
-          const Tensor<S>& x = chain.loads_[v].tensor();
-          leads[v] = x.gradient && x.constant() == constants;
+          leads[v] = tensors[v].gradient && tensors[v].constant() == constants;
         } else if (const Step& step = chain.step_of(v); step.rule->differentiable) {
           leads[v] = leads[step.a] || leads[step.b];
         }
       }
-      std::vector<bool> came(chain.values_, false);  // some of its gradient did already
-      for (std::size_t v = 0; v < chain.values_; ++v) {
-        came[v] = leads[v] && chain.output_[v] >= 0 && chain.outputs_[at(chain.output_[v])].gradient;
-        if (came[v]) first.push_back(v);
+      std::vector<bool> came(all, false);  // some of its gradient did already
+      for (std::size_t v = loads; v < all; ++v) {
+        came[v] = leads[v] && tensors[v].gradient;
+        if (came[v]) first.emplace_back(tensors[v].gradient, tensors[v], 0, chain.y_.shape, v);
       }
-      for (std::size_t v = chain.values_; v-- > loads;) {
+      for (std::size_t v = all; v-- > loads;) {
         if (!came[v]) continue;
         const Step& step = chain.step_of(v);
-        Turn turn{v, leads[step.a], step.binary() && leads[step.b], came[step.a], came[step.b], 0, 0, 0};
-        if (turn.to_a) came[step.a] = true;
-        if (turn.to_a && turn.to_b && step.a == step.b) turn.add_b = true;
-        if (turn.to_b) came[step.b] = true;
-        const auto look = [&](bool reads, std::size_t value) {
-          if (reads) needs[value] = true;
-          return reads ? value : most_values;
-        };
-        turn.y = look(step.rule->reads_y, v);
-        turn.a = look(step.rule->reads_a, step.a);
-        turn.b = look(step.binary() && step.rule->reads_b, step.b);
-        turns.push_back(turn);
+        RowBack row{step.y, step.a, step.b};
+        row.to_a = leads[step.a];
+        row.to_b = step.binary() && leads[step.b];
+        row.add_a = came[step.a];
+        row.add_b = came[step.b] || (row.to_a && step.a == step.b);
+        if (row.to_a) came[step.a] = true;
+        if (row.to_b) came[step.b] = true;
+        if (step.rule->reads_y) needs[v] = true;
+        if (step.rule->reads_a) needs[step.a] = true;
+        if (step.binary() && step.rule->reads_b) needs[step.b] = true;
+        turns.push_back({step.rule, row});
       }
       for (std::size_t v = 0; v < loads; ++v)
-        if (leads[v] && came[v]) last.push_back(v);
+        if (leads[v] && came[v])
+          last.emplace_back(tensors[v].gradient, tensors[v], code.loads[v].start, chain.y_.shape, v);
     }
 
     /// Once it is known what is kept: what has to be computed again, and what that takes.
-    void settle(const Chain& chain) {
-      const std::size_t loads = chain.loads_.size();
-      for (std::size_t v = chain.values_; v-- > loads;) {
-        if (!needs[v] || chain.kept_[v]) continue;
-        again.push_back(v);
-        needs[chain.step_of(v).a] = needs[chain.step_of(v).b] = true;
+    void settle(const Chain& chain, const std::vector<bool>& kept) {
+      for (std::size_t v = chain.values_; v-- > chain.loads_.size();) {
+        if (!needs[v] || kept[v]) continue;
+        const Step& step = again.emplace_back(chain.step_of(v));
+        needs[step.a] = needs[step.b] = true;
       }
       std::ranges::reverse(again);
-      for (std::size_t v = 0; v < chain.values_; ++v)
-        if (needs[v] && (v < loads || chain.kept_[v])) there.push_back(v);
+      for (const Port<S>& load : chain.loads_)
+        if (needs[load.slot]) there.push_back(load);
+      for (const Step& step : chain.steps_)
+        if (needs[step.y] && kept[step.y]) there.emplace_back(step.kept, chain.y_, 0, chain.y_.shape, step.y);
     }
   };
 
-  static std::size_t at(Index i) { return static_cast<std::size_t>(i); }
   const Step& step_of(std::size_t v) const { return steps_[v - loads_.size()]; }
+  /// Where a block begins in a value of the results' shape.
+  Index place(const Block<S>& block) const {
+    return (block.frame * y_.shape.batch + block.lane) * y_.shape.features + block.row;
+  }
   /// Room for n numbers; slots lie side by side.
   static S* slot(S* local, std::size_t v, Index n) { return local + static_cast<Index>(v) * n; }
-  /// Calls f with each block of a range, and its size made up to whole packets.
+
+  /// Calls f with each block of a range.
   template <class F>
   void each_block(const Range& r, F&& f) const {
-    constexpr Index width = width_of<FullPacket<S>>;
-    columns(r, code_.shape.batch, [&](Index from, Index count) {
-      const Index end = (from + count) * scale_;
-      for (Index c = from * scale_; c < end; c += columns_)
-        for (Index row = 0; row < rows_; row += most_) {
-          const Block block{c * rows_ + row, c, std::min(columns_, end - c), row,
-                            std::min(most_, rows_ - row)};
-          f(block, (block.size + width - 1) & -width);
+    const bool everywhere = r.lanes == Range::all;
+    Index frames = r.size(), lanes = everywhere ? y_.shape.batch : r.lanes, rows = y_.shape.features;
+    if (even_ && everywhere) lanes *= std::exchange(frames, 1);
+    if (flat_) rows *= std::exchange(lanes, 1);
+    for (Index t = 0; t < frames; ++t)
+      for (Index lane = 0; lane < lanes; lane += columns_)
+        for (Index row = 0; row < rows; row += most_) {
+          const Block<S> block{r.begin + t, r.lane + lane, row, std::min(columns_, lanes - lane),
+                               std::min(most_, rows - row)};
+          f(block);
         }
-    });
-  }
-
-  /// The numbers of a value in memory, a load or one that is kept: where they lie, or copied to its slot.
-  S* loaded(std::size_t v, const Block& block, S* local, Index n) const {
-    const bool whole = n == block.size;
-    S* const to = slot(local, v, n);
-    if (v < loads_.size()) {
-      if (S* const direct = whole ? loads_[v].direct(loads_[v].tensor().value, block) : nullptr)
-        return direct;
-      loads_[v].load(block, to);
-      return to;
-    }
-    if (whole) return kept_[v] + block.first;
-    Operand<S>::fill(kept_[v] + block.first, to, block.size);
-    return to;
   }
 
   void add_gradients(const Range& r, const Back& back) {
     if (back.turns.empty()) return;
-    each_block(r, [&](const Block& block, Index n) {
-      alignas(64) S local[local_size];
-      S* at[most_values + 1];
-      at[most_values] = local;
+    alignas(64) S local[local_size];
+    S* at[most_values];
+    each_block(r, [&](const Block<S>& block) {
+      const Index n = block.room;
       S* const gradients = slot(local, values_, n);
-      for (const std::size_t v : back.there) at[v] = loaded(v, block, local, n);
-      for (const std::size_t v : back.again) {
-        const Step& step = step_of(v);
-        at[v] = slot(local, v, n);
-        step.rule->forward(at[v], at[step.a], at[step.b], n);
+      for (const Port<S>& x : back.there) at[x.slot] = x.read(block, slot(local, x.slot, n));
+      for (const Step& step : back.again) {
+        S* const y = at[step.y] = slot(local, step.y, n);
+        step.rule->forward(y, at[step.a], at[step.b], n);
       }
-      for (const std::size_t v : back.first)
-        Operand<S>::fill(outputs_[this->at(output_[v])].gradient + block.first, slot(gradients, v, n),
-                         block.size);
-      for (const auto& [v, to_a, to_b, add_a, add_b, a, b, y] : back.turns) {
-        const Step& step = step_of(v);
-        step.rule->backward({at[a], at[b], at[y], slot(gradients, v, n),
-                             to_a ? slot(gradients, step.a, n) : nullptr,
-                             to_b ? slot(gradients, step.b, n) : nullptr, add_a, add_b, n});
-      }
-      for (const std::size_t v : back.last) loads_[v].add(block, slot(gradients, v, n));
+      for (const Port<S>& dy : back.first) dy.copy(block, slot(gradients, dy.slot, n));
+      for (const auto& [rule, row] : back.turns) rule->backward(row, at, gradients, n);
+      for (const Port<S>& dx : back.last) dx.add(block, slot(gradients, dx.slot, n));
     });
   }
 
-  ChainCode code_;
-  std::vector<Operand<S>> loads_;
+  Tensor<S> y_;  // one of the outputs, which are alike
+  std::vector<Port<S>> loads_;
   std::vector<Step> steps_;
-  std::vector<Tensor<S>> outputs_;
-  std::size_t values_ = 0;
-  std::vector<int> output_;  // by value: which output it is, or -1
-  std::vector<S*> kept_;     // by value: where it is kept for all frames, or null
-  Index most_ = 0;           // numbers of a block
-  Index rows_ = 1;           // of a column; 1 where all numbers lie alike, one after the other
-  Index scale_ = 1;          // so many of those columns are a lane's
-  Index columns_ = 1;        // of a block, at most
+  std::size_t values_ = 0;  // loads and steps
+  bool flat_ = false;       // lanes can be taken for rows
+  bool even_ = false;       // frames can be taken for lanes
+  Index most_ = 0;          // rows of a block, at most
+  Index columns_ = 1;       // and columns
   Back to_frames_, to_constants_;
 };
 

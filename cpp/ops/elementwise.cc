@@ -209,19 +209,22 @@ void rows_add(S* dx, bool add, const S* dy, Index n, F&& slope) {
 }
 
 template <class Rule, class S>
-void rows_backward(const RowBack<S>& r) {
+void rows_backward(const RowBack& r, S* const* at, S* gradients, Index n) {
+  const auto gradient = [&](std::size_t v) { return gradients + static_cast<Index>(v) * n; };
+  const S* const a = Rule::needs & A ? at[r.a] : gradients;
+  [[maybe_unused]] const S* const b = Rule::needs & B ? at[r.b] : gradients;
+  const S* const y = Rule::needs & Y ? at[r.y] : gradients;
+  const S* const dy = gradient(r.y);
   if constexpr (OfOne<Rule>) {
-    rows_add(r.da, r.add_a, r.dy, r.n,
-             [&](Index i) { return Rule::slope(packet_at(r.a + i), packet_at(r.y + i)); });
+    rows_add(gradient(r.a), r.add_a, dy, n,
+             [&](Index i) { return Rule::slope(packet_at(a + i), packet_at(y + i)); });
   } else {
-    if (r.da)
-      rows_add(r.da, r.add_a, r.dy, r.n, [&](Index i) {
-        return Rule::slope_a(packet_at(r.a + i), packet_at(r.b + i), packet_at(r.y + i));
-      });
-    if (r.db)
-      rows_add(r.db, r.add_b, r.dy, r.n, [&](Index i) {
-        return Rule::slope_b(packet_at(r.a + i), packet_at(r.b + i), packet_at(r.y + i));
-      });
+    if (r.to_a)
+      rows_add(gradient(r.a), r.add_a, dy, n,
+               [&](Index i) { return Rule::slope_a(packet_at(a + i), packet_at(b + i), packet_at(y + i)); });
+    if (r.to_b)
+      rows_add(gradient(r.b), r.add_b, dy, n,
+               [&](Index i) { return Rule::slope_b(packet_at(a + i), packet_at(b + i), packet_at(y + i)); });
   }
 }
 

@@ -7,20 +7,19 @@
 
 namespace bptt {
 
-/// What a row of numbers goes through backwards: da (+)= dy dy/da, db (+)= dy dy/db.
-template <class S>
+/// One step back, from y = f(a, b): da (+)= dy dy/da, db (+)= dy dy/db. Values go by numbers, and so do their gradients.
 struct RowBack {
-  const S *a, *b, *y, *dy;
-  S *da, *db;  // null: not wanted
-  bool add_a, add_b;
-  Index n;
+  std::size_t y, a, b;
+  bool to_a = false, to_b = false;  // wanted
+  bool add_a = false, add_b = false;
 };
 
 /// One element-wise operation over n numbers, whole packets; of a unary one, b is not looked at.
 template <class S>
 struct RowRule {
   void (*forward)(S* y, const S* a, const S* b, Index n);
-  void (*backward)(const RowBack<S>&);
+  /// Value v is at at[v], if it is looked at; its gradient at gradients + v n.
+  void (*backward)(const RowBack&, S* const* at, S* gradients, Index n);
   int operands;
   bool differentiable;
   bool costly;                     // to be kept for the backward rather than computed once more
