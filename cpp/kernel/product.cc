@@ -21,19 +21,29 @@ void each_term(std::span<const Outer<S>> terms, Index from, Index count, F&& f) 
   }
 }
 
-/// y += A b^T for all terms, sums taken over the columns `columns`, with all panels passing over so many tiles at a time;
-/// left(task, panel, k, count) says where A's panel lies from its column k on. In `room`, if it is there, those columns of
-/// b are gathered that lie far apart, as many as the tiles have.
+/// What one thread does of all panels and tiles: some of the tiles, with all panels; or, where these are few, some of the
+/// panels. So b, whose columns are read a few numbers at a time, is read by one thread alone.
+struct Share {
+  Share(Index panels, Index tiles, Part part) : panels{0, panels}, tiles{0, tiles} {
+    constexpr Index few = 8;
+    if (part.count == 1) return;
+    if (tiles < few * part.count)
+      this->panels = part.of(panels);
+    else
+      this->tiles = part.of(tiles);
+  }
+  Span panels, tiles;
+};
+
+/// A share of y += A b^T for all terms, sums taken over the columns `columns`, with all panels passing over so many tiles
+/// at a time; left(task, panel, next, k, count) says where A's panel lies from its column k on, and which comes after it.
+/// In `room`, if it is there, those columns of b are gathered that lie far apart, as many as the tiles have.
 template <class S, class Left>
-void outer_products(std::span<const Outer<S>> terms, const Panels& panels, Span columns, Span which,
+void outer_products(std::span<const Outer<S>> terms, const Panels& panels, Span columns, Part part,
                     Index block, S* room, Left&& left) {
   constexpr Index many_steps = 64;  // from which on it pays to ask for y before
   constexpr Index wide = Tiles<S>::columns;
   const Tiles<S>& tiles = Tiles<S>::of(panels.width());
-  const bool gathers = room && which.end - which.begin >= 8;
-  const auto gathered = [&](const Outer<S>& term) {
-    return gathers && term.outer >= page / 2 / Index{sizeof(S)};
-  };
   Right<S> right{};
   Task<S> task{};
   task.right = &right;
@@ -43,9 +53,14 @@ void outer_products(std::span<const Outer<S>> terms, const Panels& panels, Span 
   task.add = true;
   Index all = 0;
   for (const Outer<S>& term : terms) all += term.strips.count;
+  const auto [which, some] = Share(panels.count(), all, part);
+  const bool gathers = room && which.end - which.begin >= 8;
+  const auto gathered = [&](const Outer<S>& term) {
+    return gathers && term.outer >= page / 2 / Index{sizeof(S)};
+  };
   for (Index k = columns.begin; k < columns.end; k += depth_block) {
     const Index depth = std::min(depth_block, columns.end - k);
-    balanced(0, all, block, [&](Index from, Index count) {
+    balanced(some.begin, some.end - some.begin, block, [&](Index from, Index count) {
       S* to = room;
       const auto collect = [&](const Outer<S>& term, Index i, Index end) {
         if (!gathered(term)) return;
@@ -60,7 +75,7 @@ void outer_products(std::span<const Outer<S>> terms, const Panels& panels, Span 
       for (Index panel = which.begin; panel < which.end; ++panel) {
         task.next = panels.height(panel);
         task.valid = panels.valid(panel);
-        left(task, panel, k, count);
+        left(task, panel, panel + 1 < which.end ? panel + 1 : which.begin, k, count);
         const S* const begin = task.left;
         const S* gathering = room;
         each_term(terms, from, count, [&](const Outer<S>& term, Index i, Index end) {
@@ -157,20 +172,19 @@ void Factor<S>::pack_transposed(const Block& block, Index row, Index valid, S* t
 }
 
 template <class S>
-void add_outer_products(Outers<S> terms, const Panelled<S>& a, Span columns, Span which) {
+void add_outer_products(Outers<S> terms, const Panelled<S>& a, Span columns, Part part) {
   S room[depth_block * outer_block];
-  outer_products<S>(terms, a.panels, columns, which, outer_block / Tiles<S>::columns, room,
-                    [&](Task<S>& task, Index panel, Index k, Index tiles) {
+  outer_products<S>(terms, a.panels, columns, part, outer_block / Tiles<S>::columns, room,
+                    [&](Task<S>& task, Index panel, Index next, Index k, Index tiles) {
                       task.left = task.ahead = a.at(panel, k);
                       if (far<S>(a.size()))
-                        fetch(task, a.at(panel + 1 < which.end ? panel + 1 : which.begin, k),
-                              tiles * Tiles<S>::columns, depth_block);
+                        fetch(task, a.at(next, k), tiles * Tiles<S>::columns, depth_block);
                     });
 }
 
 template <class S>
 void add_outer_products(Outers<S> terms, const MatrixMap<S>& a, const Panels& panels, Span columns,
-                        Span which) {
+                        Part part) {
   S copy[depth_block * Tiles<S>::packets * width_of<FullPacket<S>>];
   const auto left = [&]<class P>(Index panel, Index k) -> const S* {
     const S* from = a.data() + panels.row(panel) + k * a.outerStride();
@@ -189,8 +203,8 @@ void add_outer_products(Outers<S> terms, const MatrixMap<S>& a, const Panels& pa
   };
   constexpr Index all = std::numeric_limits<Index>::max();  // A is copied once
   with_packet<S>(panels.width(), [&]<class P>(P*) {
-    outer_products<S>(terms, panels, columns, which, all, nullptr,
-                      [&](Task<S>& task, Index panel, Index k, Index) {
+    outer_products<S>(terms, panels, columns, part, all, nullptr,
+                      [&](Task<S>& task, Index panel, Index, Index k, Index) {
                         task.left = task.ahead = left.template operator()<P>(panel, k);
                       });
   });
@@ -198,9 +212,9 @@ void add_outer_products(Outers<S> terms, const MatrixMap<S>& a, const Panels& pa
 
 template class Factor<float>;
 template class Factor<double>;
-template void add_outer_products(Outers<float>, const Panelled<float>&, Span, Span);
-template void add_outer_products(Outers<double>, const Panelled<double>&, Span, Span);
-template void add_outer_products(Outers<float>, const MatrixMap<float>&, const Panels&, Span, Span);
-template void add_outer_products(Outers<double>, const MatrixMap<double>&, const Panels&, Span, Span);
+template void add_outer_products(Outers<float>, const Panelled<float>&, Span, Part);
+template void add_outer_products(Outers<double>, const Panelled<double>&, Span, Part);
+template void add_outer_products(Outers<float>, const MatrixMap<float>&, const Panels&, Span, Part);
+template void add_outer_products(Outers<double>, const MatrixMap<double>&, const Panels&, Span, Part);
 
 }  // namespace bptt

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "kernel/dots.h"
+#include "kernel/part.h"
 
 namespace bptt {
 
@@ -255,15 +256,14 @@ struct Outer {
 template <class S>
 using Outers = std::type_identity_t<std::span<const Outer<S>>>;
 
-/// Adds up all terms over the columns `columns` of A and their b, for the rows in the panels `which`. A is read once for
-/// several of them.
+/// Adds up all terms over the columns `columns` of A and their b: a share of all sums. A is read once for several terms.
 template <class S>
-void add_outer_products(Outers<S> terms, const Panelled<S>& a, Span columns, Span which);
+void add_outer_products(Outers<S> terms, const Panelled<S>& a, Span columns, Part part);
 
 /// The same for a plain A, whose rows would lie in these panels: Panels::plain(rows).
 template <class S>
 void add_outer_products(Outers<S> terms, const MatrixMap<S>& a, const Panels& panels, Span columns,
-                        Span which);
+                        Part part);
 
 extern template class Factor<float>;
 extern template class Factor<double>;

@@ -58,7 +58,7 @@ struct Column {
       const MatrixMap<S> of(const_cast<S*>(dy.data()) + row, rows, dy.cols(),
                             Eigen::OuterStride<>(dy.outerStride()));
       const Outer<S> term[] = {{weight.gradients(0), all_packets, x.data, x.column}};
-      add_outer_products<S>(term, of, panels, columns, part.of(panels));
+      add_outer_products<S>(term, of, panels, columns, part);
     }
   }
 };
@@ -129,7 +129,7 @@ class Affine final : public Operation<S> {
   void accumulate(const Range& r, Part part) override {
     const Span columns{r.begin * y_.shape.batch, r.end * y_.shape.batch};
     const MatrixMap<S> dy = y_.gradients(Range{0, r.end});
-    add_outer_products<S>(together_, dy, left_.panels(), columns, part.of(left_.panels()));
+    add_outer_products<S>(together_, dy, left_.panels(), columns, part);
     for (std::size_t k = 0; k < columns_.size(); ++k)
       if (columns_[k].copied) columns_[k].add_gradients(dy, right_[k], columns, part);
   }

@@ -134,7 +134,7 @@ class ResetAfter final : public Operation<S> {
   }
 
   /// By now the gates hold the gradients of their sums.
-  void accumulate(const Range& r, Part part) override { gradients_.accumulate(r, part.of(gates_.panels)); }
+  void accumulate(const Range& r, Part part) override { gradients_.accumulate(r, part); }
 
   void read_gate(Index k, Index t, S* to) const override {
     static constexpr Gate order[] = {R, Z, N};
@@ -291,8 +291,8 @@ class ResetBefore final : public Operation<S> {
   }
 
   void accumulate(const Range& r, Part part) override {
-    gates_gradients_.accumulate(r, part.of(gates_.panels));
-    candidate_gradients_.accumulate(r, part.of(candidate_.panels));
+    gates_gradients_.accumulate(r, part);
+    candidate_gradients_.accumulate(r, part);
   }
 
   void read_gate(Index k, Index t, S* to) const override {

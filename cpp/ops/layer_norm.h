@@ -110,13 +110,12 @@ class LayerNorm {
     });
   }
 
-  void prepare() const { clear({0, numbers_.panels.count()}); }
+  void prepare() const { clear(); }
 
-  /// Adds the gain's gradient, for the rows in the panels `which`. It was summed over frames in the sweep, so all of it is
-  /// there at once.
-  void accumulate(Span which) const {
-    to_gain_.accumulate({0, 1}, which);
-    clear(which);
+  /// Adds the gain's gradient, which was summed over frames in the sweep: work as for one frame, so it is not divided.
+  void accumulate() const {
+    to_gain_.accumulate({0, 1}, {});
+    clear();
   }
 
  private:
@@ -147,10 +146,8 @@ class LayerNorm {
     }
   }
 
-  void clear(Span which) const {
-    if (!gain_gradient_.data) return;
-    for (Index panel = which.begin; panel < which.end; ++panel)
-      std::fill_n(gain_gradient_.at(panel, 0), gain_gradient_.panels.height(panel) * batch_, S(0));
+  void clear() const {
+    if (gain_gradient_.data) std::fill_n(gain_gradient_.data, gain_gradient_.size(), S(0));
   }
 
   S* means(Index which, Index lane) const { return means_ + 2 * lane + which; }

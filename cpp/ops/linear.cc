@@ -49,8 +49,7 @@ class Linear final : public Operation<S> {
   void add_gradient_a(const Range& r, Part part) {  // da += dy b^T
     if (!a_.gradient) return;
     const Outer<S> term[] = {{a_.gradients(0), all_packets, b_.values(r).data(), b_.outer}};
-    add_outer_products<S>(term, y_.gradients(r), left_.panels(), {0, y_.gradients(r).cols()},
-                          part.of(left_.panels()));
+    add_outer_products<S>(term, y_.gradients(r), left_.panels(), {0, y_.gradients(r).cols()}, part);
   }
 
   void add_gradient_b(const Range& r) {  // db += a^T dy
@@ -86,7 +85,7 @@ class Bilinear final : public Operation<S> {
     if (!a_.gradient) return;
     for (Index t = r.begin; t < r.end; ++t) {  // da += dy b^T
       const Outer<S> term[] = {{a_.gradients(t), all_packets, b_.values(t).data(), b_.outer}};
-      add_outer_products<S>(term, y_.gradients(t), panels_, {0, y_.shape.batch}, Part{}.of(panels_));
+      add_outer_products<S>(term, y_.gradients(t), panels_, {0, y_.shape.batch}, {});
     }
   }
 

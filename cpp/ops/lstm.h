@@ -172,12 +172,11 @@ class Lstm final : public Operation<S> {
   /// By now the gates hold the gradients of the sums under their sigmoids and tanh.
   void accumulate(const Range& r, Part part) override {
     const Span mine = part.of(gates_.panels);
-    gradients_.accumulate(r, mine);
+    gradients_.accumulate(r, part);
     if constexpr (Form::projected)
       if (W_rm_.gradient) {
         const Outer<S> term[] = {{W_rm_.gradients(0), all_packets, m_.values(r).data(), m_.outer}};
-        add_outer_products<S>(term, h_.gradients(r), project_.panels(), {0, h_.gradients(r).cols()},
-                              part.of(project_.panels()));
+        add_outer_products<S>(term, h_.gradients(r), project_.panels(), {0, h_.gradients(r).cols()}, part);
       }
     if (peephole_ == Peephole::Diagonal && W_cif_.gradient)
       for (Index panel = mine.begin; panel < mine.end; ++panel)

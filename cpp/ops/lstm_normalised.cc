@@ -125,9 +125,10 @@ class NormalisedLstm final : public Operation<S> {
   }
 
   void accumulate(const Range& r, Part part) override {
-    const Span mine = part.of(gates_.panels);
-    for (const WeightGradients<S>& gradients : gradients_) gradients.accumulate(r, mine);
-    for (const LayerNorm<S>* norm : {&norm_x_, &norm_h_, &norm_cell_}) norm->accumulate(mine);
+    for (const WeightGradients<S>& gradients : gradients_) gradients.accumulate(r, part);
+    Index k = 0;
+    for (const LayerNorm<S>* norm : {&norm_x_, &norm_h_, &norm_cell_})
+      if (k++ % part.count == part.index) norm->accumulate();
   }
 
   void read_gate(Index k, Index t, S* to) const override { copy_gate(gates_, k, H_, batch_, t, to); }

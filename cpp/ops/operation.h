@@ -36,7 +36,7 @@
 
 #include "frame/graph.h"
 #include "kernel/product.h"
-#include "ops/part.h"
+#include "ops/member.h"
 
 namespace bptt {
 

@@ -214,9 +214,8 @@ class WeightGradients {
     if (bias.gradient) terms_.push_back({bias.gradients(0), packets, &one, 0});
   }
 
-  /// For the rows in the panels `which`.
-  void accumulate(const Range& r, Span which) const {
-    add_outer_products<S>(terms_, dz_, {r.begin * batch_, r.end * batch_}, which);
+  void accumulate(const Range& r, Part part) const {
+    add_outer_products<S>(terms_, dz_, {r.begin * batch_, r.end * batch_}, part);
   }
 
  private:

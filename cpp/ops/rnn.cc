@@ -111,7 +111,7 @@ class Rnn final : public Operation<S> {
     r.meet();
   }
 
-  void accumulate(const Range& r, Part part) override { gradients_.accumulate(r, part.of(panels_)); }
+  void accumulate(const Range& r, Part part) override { gradients_.accumulate(r, part); }
 
  private:
   template <class P, class Activation>

@@ -199,8 +199,7 @@ struct Data {
   std::vector<Sequence<S>> sequences;
   Flags resets = {}, valid = {};
 
-  /// Feeds so many frames of a window, from frame `start` on. Those from `counted` on count in losses. All threads copy: one
-  /// alone would take longer than others stay awake.
+  /// Feeds so many frames of a window, from frame `start` on. Those from `counted` on count in losses. All threads copy.
   void feed(Program<S>& program, Index start, Index frames, Index counted, Pulse& pulse) {
     program.together(pulse, [&](Member& member, Pulse&) {
       const Index from = member.part.begin(frames), count = member.part.end(frames) - from;

@@ -297,7 +297,7 @@ void Program<S>::find_carried(const Graph& graph, const Stage& stage, RunStage& 
 template <class S>
 void Program<S>::deal_stages(const Graph& graph, const Plan& plan) {
   // Pieces of the window: enough of them for many threads, and each with enough columns for a product's tiles.
-  constexpr Index most = 32, columns = 96;
+  constexpr Index most = 64, columns = 96;
   Index lanes = 1;
   for (const Stage& stage : plan.stages)
     for (const int n : stage.nodes)

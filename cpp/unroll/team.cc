@@ -1,5 +1,6 @@
 #include "unroll/team.h"
 
+#include <chrono>
 #include <system_error>
 
 #if __has_include(<unistd.h>)
@@ -34,12 +35,20 @@ void pause() {
 #endif
 }
 
-/// Waits until the number is another one: some microseconds awake, then asleep.
+/// Waits until the number is another one: first awake, so that who is next need not be woken, which takes longer than most
+/// waits. After the first moments others may have the processor, above all those that are waited for. Then asleep.
 void await_change(const std::atomic<std::uint32_t>& number, std::uint32_t old) {
-  constexpr int looks = 500;
+  constexpr int looks = 100;
+  constexpr std::chrono::milliseconds awake{1};
+  const auto changed = [&] { return number.load(std::memory_order_acquire) != old; };
   for (int i = 0; i < looks; ++i) {
-    if (number.load(std::memory_order_acquire) != old) return;
+    if (changed()) return;
     pause();
+  }
+  using Clock = std::chrono::steady_clock;
+  for (const auto end = Clock::now() + awake; Clock::now() < end;) {
+    if (changed()) return;
+    std::this_thread::yield();
   }
   number.wait(old, std::memory_order_acquire);
 }

@@ -13,8 +13,8 @@
 
 namespace bptt {
 
-/// The thread that calls and up to `threads - 1` others, which are started at first use and sleep between calls. A process
-/// that was forked off has none of them; it starts its own.
+/// The thread that calls and up to `threads - 1` others, which are started at first use. Between calls they stay awake for
+/// a moment, and then sleep. A process that was forked off has none of them; it starts its own.
 class Team {
  public:
   /// Windows of less work than this, in multiplications of one forward, are not shared out: docs/threads.md.
