@@ -98,6 +98,12 @@ struct Panelled {
     if (column >= columns) column %= columns;
     return data + panels.place(panel, columns) + column * panels.height(panel);
   }
+  /// The same where all panels hold so many numbers of a column.
+  template <Index height>
+  S* at(Index panel, Index column) const {
+    if (column >= columns) column %= columns;
+    return data + (panel * columns + column) * height;
+  }
 };
 
 }  // namespace bptt

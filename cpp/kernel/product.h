@@ -6,7 +6,7 @@
 #include <type_traits>
 #include <vector>
 
-#include "kernel/dots.h"
+#include "kernel/column.h"
 #include "kernel/part.h"
 
 namespace bptt {
@@ -66,7 +66,7 @@ class Factor {
 
   /// The factor's rows lie in `panels`. `version` changes whenever the matrices do.
   Factor(const Panels& panels, const std::uint64_t* version)
-      : tiles_(&Tiles<S>::of(panels.width())), dots_(&Dots<S>::of(panels.width())), version_(version) {
+      : tiles_(&Tiles<S>::of(panels.width())), version_(version) {
     packed_.panels = panels;
   }
 
@@ -86,9 +86,11 @@ class Factor {
   }
 
   const Panels& panels() const { return packed_.panels; }
+  /// Where a column of a panel lies.
+  const S* at(Index panel, Index column) const { return packed_.at(panel, column); }
 
-  /// How much memory it needs, once all matrices are there.
-  Index size() const { return packed_.size(); }
+  /// How much memory it needs, once all matrices are there: behind the last column some more may be read (Dots).
+  Index size() const { return packed_.size() + most_dots<FullPacket<S>> * panels().height(0); }
   void place(S* memory) { packed_.data = memory; }
 
   /// Packs what has changed. To be called before a product.
@@ -117,11 +119,11 @@ class Factor {
     });
   }
 
-  /// The same for y in the factor's panels.
+  /// The same for y in the factor's panels, several columns.
   template <class After>
   void multiply(const std::vector<Right<S>>& b, const Panelled<S>& y, bool add, Index first, Index count,
-                bool alone, Span which, After&& after) const {
-    tiles(b, first, count, alone, which, after, [&](Task<S>& task, Index panel, Index column) {
+                Span which, After&& after) const {
+    tiles(b, first, count, false, which, after, [&](Task<S>& task, Index panel, Index column) {
       task.y = y.at(panel, column);
       task.packet = y.panels.width();
       task.column = y.panels.height(panel);
@@ -131,14 +133,35 @@ class Factor {
     });
   }
 
-  /// Whether `dots` makes so many numbers.
-  bool makes_dots(Index numbers) const { return dots_->take(numbers); }
-  /// y (+)= A^T b for column `column` of both, which are alone: of A the columns from `first` on, as many as y has rows.
-  /// b's pieces meet the first rows of each of A's panels. To what follows in y zeros may be added.
-  void dots(const std::vector<Right<S>>& b, Index first, MatrixMap<S> y, bool add, Index column) const {
-    const Index room = add ? (y.cols() - column) * y.outerStride() : 0;
-    (*dots_)(y.rows(),
-             {packed_, first, b, column, y.data() + column * y.outerStride(), std::max(y.rows(), room), add});
+  /// The same for a column alone, in line. Of V packets P each are the panels, or, if V is 0, of any number; those of y have
+  /// `of` packets. If there is a `single` panel, that is all.
+  template <class P, int V, bool single = false, int of = V, class After>
+  BPTT_INLINED void column(const std::vector<Right<S>>& b, const Panelled<S>& y, bool add, Index column,
+                           Span which, After&& after) const {
+    using namespace Eigen::internal;
+    if (single && which.begin == which.end) return;
+    if constexpr (single) which = {0, 1};
+    const S* left = packed_.at(which.begin, 0);
+    const auto one = [&](auto packets, Index panel, S* to) BPTT_INLINED {
+      constexpr Index height = packets * width_of<P>;
+      const PacketBlock<P, packets> sums = column_product<P, packets>(left, height, b, column);
+      left += packed_.columns * height;
+      unrolled<packets>([&](auto v) BPTT_INLINED {
+        S* const at = to + v * width_of<P>;
+        pstoreu(at, add ? padd(ploadu<P>(at), sums.packet[v]) : sums.packet[v]);
+      });
+      after(panel, column, Index{1});
+    };
+    if constexpr (V > 0) {
+      S* to = y.template at<of * width_of<P>>(which.begin, column);
+      for (Index panel = which.begin; panel < which.end; ++panel, to += y.columns * of * width_of<P>)
+        one(std::integral_constant<int, V>(), panel, to);
+    } else {
+      for (Index panel = which.begin; panel < which.end; ++panel)
+        constant<Tiles<S>::packets>(packed_.panels.packets(panel), [&](auto packets) BPTT_INLINED {
+          one(packets, panel, y.at(panel, column));
+        });
+    }
   }
 
  private:
@@ -178,7 +201,7 @@ class Factor {
     if (alone) return column(b, first, which, after, aim);
     const Panels& panels = packed_.panels;
     // From further away a panel comes in parts of its depth, which leave room for the part that comes next.
-    const bool distant = far<S>(size());
+    const bool distant = far<S>(packed_.size());
     const Index parts = distant ? (packed_.columns + nearest<S>(panels) - 1) / nearest<S>(panels) : 1;
     const Index end = first + count;
     for (; first < end; first += column_block) {
@@ -219,7 +242,6 @@ class Factor {
   static void pack_transposed(const Block& block, Index row, Index valid, S* to, Index next);
 
   const Tiles<S>* tiles_ = nullptr;
-  const Dots<S>* dots_ = nullptr;
   Panelled<S> packed_;
   std::vector<Block> blocks_;
   const std::uint64_t* version_ = nullptr;

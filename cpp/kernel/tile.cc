@@ -1,66 +1,22 @@
 #include "kernel/tile.h"
 
-#include <bit>
-
-#include "kernel/unrolled.h"
+#include "kernel/column.h"
 
 namespace bptt {
 namespace {
 
 using namespace Eigen::internal;
 
-/// V packets by C columns, with U sums for each number of y.
-template <class P, int V, int C, int U>
-void run(Task<ScalarOf<P>>& task) {
+/// Writes the sums of V packets by C columns, or adds them.
+template <class P, int V, int C>
+BPTT_INLINED inline void write(const Task<ScalarOf<P>>& task, PacketBlock<P, V> (&sums)[C]) {
   using S = ScalarOf<P>;
-  constexpr Index W = width_of<P>;
-  P sums[U][V][C];
-  unrolled<U>([&](auto u) {
-    unrolled<V>([&](auto v) { unrolled<C>([&](auto c) { sums[u][v][c] = pset1<P>(S(0)); }); });
-  });
-
-  const S* a = task.left;
-  [[maybe_unused]] const S* ahead = task.ahead;
-  const Index next = task.next;
-  const auto step = [&](auto u, const S* b, Index column) BPTT_INLINED {
-    P numbers[C];
-    unrolled<C>([&](auto c) { numbers[c] = pset1<P>(b[c * column]); });
-    unrolled<V>([&](auto v) {
-      const P rows = ploadu<P>(a + u * next + v * W);
-      unrolled<C>([&](auto c) { sums[u][v][c] = pmadd(rows, numbers[c], sums[u][v][c]); });
-    });
-    if constexpr (C > 1) {
-      prefetch(ahead);
-      ahead += task.pace;
-    }
-  };
-  for (Index i = 0; i < task.pieces; ++i) {
-    const Right<S> right = task.right[i];
-    const S* b = right.data + task.first * right.column;
-    Index rest = right.depth;
-    for (; rest >= U; rest -= U, a += U * next, b += U * right.step)
-      unrolled<U>([&](auto u) { step(u, b + u * right.step, right.column); });
-    unrolled<U - 1>([&](auto u) {
-      if (u < rest) step(u, b + u * right.step, right.column);
-    });
-    if constexpr (U > 1) a += rest * next;
-  }
-  if constexpr (C > 1) task.ahead = ahead;
-  unrolled<std::countr_zero(unsigned{U})>([&](auto level) {
-    constexpr int half = U >> (level + 1);
-    unrolled<half>([&](auto u) {
-      unrolled<V>([&](auto v) {
-        unrolled<C>([&](auto c) { sums[u][v][c] = padd(sums[u][v][c], sums[u + half][v][c]); });
-      });
-    });
-  });
-
   // All loads come before the first store: a load that overlaps a packet of which a part was just stored waits until that
   // has reached the cache.
-  const bool whole = task.valid - (V - 1) * task.fewer >= W;
+  const bool whole = task.valid - (V - 1) * task.fewer >= width_of<P>;
   const auto each = [&](auto&& f) BPTT_INLINED {
     unrolled<V>([&](auto v) {
-      unrolled<C>([&](auto c) { f(task.y + v * task.packet + c * task.column, v, sums[0][v][c]); });
+      unrolled<C>([&](auto c) { f(task.y + v * task.packet + c * task.column, v, sums[c].packet[v]); });
     });
   };
   if (whole) {
@@ -74,10 +30,44 @@ void run(Task<ScalarOf<P>>& task) {
   each([&](S* y, auto v, const P& sum) { first[v].store(y, sum); });
 }
 
+template <class P, int V, int C>
+void run(Task<ScalarOf<P>>& task) {
+  using S = ScalarOf<P>;
+  PacketBlock<P, V> sums[C];
+  unrolled<C>([&](auto c) { unrolled<V>([&](auto v) { sums[c].packet[v] = pset1<P>(S(0)); }); });
+  const S *a = task.left, *ahead = task.ahead;
+  const Index next = task.next;
+  for (Index i = 0; i < task.pieces; ++i) {
+    const Right<S> right = task.right[i];
+    const S* b = right.data + task.first * right.column;
+    for (Index rest = right.depth; rest > 0; --rest, a += next, b += right.step) {
+      P numbers[C];
+      unrolled<C>([&](auto c) { numbers[c] = pset1<P>(b[c * right.column]); });
+      unrolled<V>([&](auto v) {
+        const P rows = ploadu<P>(a + v * width_of<P>);
+        unrolled<C>([&](auto c) { sums[c].packet[v] = pmadd(rows, numbers[c], sums[c].packet[v]); });
+      });
+      if constexpr (C > 1) {
+        prefetch(ahead);
+        ahead += task.pace;
+      }
+    }
+  }
+  if constexpr (C > 1) task.ahead = ahead;
+  write<P, V, C>(task, sums);
+}
+
+template <class P, int V>
+void run_alone(Task<ScalarOf<P>>& task) {
+  PacketBlock<P, V> sums[1] = {column_product<P, V>(
+      task.left, task.next, {task.right, static_cast<std::size_t>(task.pieces)}, task.first)};
+  write<P, V, 1>(task, sums);
+}
+
 template <class P, int V, int... C>
 void fill(typename Tiles<ScalarOf<P>>::Run* row, std::integer_sequence<int, C...>) {
-  row[0] = run < P, V, 1, V >= 3 ? 2 : 4 > ;
-  ((row[C + 1] = run<P, V, C + 1, 1>), ...);
+  row[0] = run_alone<P, V>;
+  ((row[C + 1] = run<P, V, C + 1>), ...);
 }
 
 template <class P>

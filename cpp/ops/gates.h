@@ -20,19 +20,20 @@ struct Place {
   Index unit, state, valid, room;
 };
 
-/// Calls f(place) for the columns of one panel, which holds one packet of units of every gate. Those before `end` are free
-/// (recurrent.h).
-template <class S, class F>
-void each_column(const Panelled<S>& gates, Index units, Index panel, Index column, Index count, Index end,
-                 F&& f) {
-  const Index unit = gates.panels.row(panel), valid = gates.panels.valid(panel);
+/// Calls f(place) for the columns of one panel, which holds one packet P of units of each of V gates. Columns before `end`
+/// are free (recurrent.h).
+template <class P, Index V, class S, class F>
+BPTT_INLINED inline void each_column(const Panelled<S>& gates, Index units, Index panel, Index column,
+                                     Index count, Index end, F&& f) {
+  const Index unit = panel * width_of<P>, valid = units - unit;
   for (Index c = column; c < column + count; ++c)
-    f(Place<S>{gates.at(panel, c), unit, c * units + unit, valid, std::max(valid, (end - c) * units - unit)});
+    f(Place<S>{gates.template at<V * width_of<P>>(panel, c), unit, c * units + unit, valid,
+               std::max(valid, (end - c) * units - unit)});
 }
 
 /// Calls f(panel) for the panels of gates that have the units of one panel of plain rows, which has several packets.
 template <class S, class F>
-void each_panel(const Panelled<S>& gates, Index plain, F&& f) {
+BPTT_INLINED inline void each_gated(const Panelled<S>& gates, Index plain, F&& f) {
   const Index end = std::min((plain + 1) * Tiles<S>::packets, gates.panels.count());
   for (Index panel = plain * Tiles<S>::packets; panel < end; ++panel) f(panel);
 }

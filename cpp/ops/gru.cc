@@ -84,9 +84,10 @@ class ResetAfter final : public Operation<S> {
     b.scratch.take(input_);
     b.scratch.take(state_);
     with_packet<S>(gates_.panels.width(), [&]<class P>(P*) {
-      begin_ = &ResetAfter::template begin<P>;
-      forward_ = &ResetAfter::template forward<P>;
-      backward_ = &ResetAfter::template backward<P>;
+      with_size<P>(batch_, H_, [&]<Size size>() {
+        forward_ = &ResetAfter::template forward<P, size>;
+        backward_ = &ResetAfter::template backward<P, size>;
+      });
     });
     if (!backward) return;
     to_x_ = Back<S>(W_x_, x_, gates_, {N, HN}, b.scratch);
@@ -105,33 +106,8 @@ class ResetAfter final : public Operation<S> {
     to_seen_.pack();
   }
 
-  void forward(const Range& r) override {
-    const Span mine = r.rows().of(gates_.panels);
-    if (apart_)
-      columns(r, batch_, [&](Index first, Index count) {
-        input_.multiply(input_pieces_, gates_, false, first, count, false, mine, pass(begin_, r));
-      });
-    each_frame(r, batch_, [&](Index first, Index count) {
-      const bool alone = batch_ == 1;
-      if (!apart_) input_.multiply(input_pieces_, gates_, false, first, count, alone, mine, pass(begin_, r));
-      state_.multiply(state_pieces_, from_gate(gates_, R), true, first, count, alone, mine,
-                      pass(forward_, r));
-    });
-  }
-
-  void backward(const Range& r) override {
-    const Span mine = r.rows().of(gates_.panels);
-    const auto backward = pass(backward_, r);
-    const auto frame = [&](Index first, Index count) {
-      for (Index panel = mine.begin; panel < mine.end; ++panel) backward(panel, first, count);
-    };
-    const auto tile = [&](Index plain, Index column, Index count) {
-      each_panel(gates_, plain, [&](Index panel) { backward(panel, column, count); });
-    };
-    through_time(r, batch_, to_seen_, to_seen_.leads_to(h_), frame, tile);
-    to_x_.add(r);
-    r.meet();
-  }
+  void forward(const Range& r) override { forward_(*this, r); }
+  void backward(const Range& r) override { backward_(*this, r); }
 
   /// By now the gates hold the gradients of their sums.
   void accumulate(const Range& r, Part part) override { gradients_.accumulate(r, part); }
@@ -143,20 +119,59 @@ class ResetAfter final : public Operation<S> {
 
  private:
   enum Gate : Index { N, R, Z, HN };  // the packets of a panel
-  using Pass = void (*)(const ResetAfter&, Index panel, Index column, Index count, Index end);
+  using Pass = void (*)(const ResetAfter&, const Range&);
+
+  template <class P, Size size>
+  static void forward(const ResetAfter& self, const Range& r) {
+    const Index end = free_before(r, self.batch_);
+    const auto begin = [&](Index panel, Index column, Index count)
+                           BPTT_INLINED { begin_cell<P>(self, panel, column, count, end); };
+    const auto cell = [&](Index panel, Index column, Index count)
+                          BPTT_INLINED { forward_cell<P>(self, panel, column, count, end); };
+    if (self.apart_)
+      columns(r, self.batch_, [&](Index first, Index count) {
+        self.input_.multiply(self.input_pieces_, self.gates_, false, first, count,
+                             r.rows().of(self.gates_.panels), begin);
+      });
+    each_frame<size>(r, self.batch_, [&](Index first, Index count) BPTT_INLINED {
+      if (!self.apart_)
+        frame_product<P, 3, size, 4>(self.input_, self.input_pieces_, self.gates_, false, first, count,
+                                     r.rows(), begin);
+      frame_product<P, 3, size, 4>(self.state_, self.state_pieces_, from_gate(self.gates_, R), true, first,
+                                   count, r.rows(), cell);
+    });
+  }
+
+  template <class P, Size size>
+  static void backward(const ResetAfter& self, const Range& r) {
+    const Index end = free_before(r, self.batch_);
+    const Span mine = r.rows().of(self.gates_.panels);
+    const auto frame = [&](Index first, Index count) BPTT_INLINED {
+      each_panel<size>(mine,
+                       [&](Index panel) BPTT_INLINED { backward_cell<P>(self, panel, first, count, end); });
+    };
+    const auto tile = [&](Index plain, Index column, Index count) {
+      each_gated(self.gates_, plain, [&](Index panel) { backward_cell<P>(self, panel, column, count, end); });
+    };
+    through_time<P, 3, size>(r, self.batch_, self.to_seen_, self.to_seen_.leads_to(self.h_), frame, tile);
+    self.to_x_.add(r);
+    r.meet();
+  }
 
   /// The sum under hn begins with its bias.
   template <class P>
-  static void begin(const ResetAfter& self, Index panel, Index column, Index count, Index end) {
-    each_column(self.gates_, self.H_, panel, column, count, end, [&](const Place<S>& at) {
+  BPTT_INLINED static void begin_cell(const ResetAfter& self, Index panel, Index column, Index count,
+                                      Index end) {
+    each_column<P, 4>(self.gates_, self.H_, panel, column, count, end, [&](const Place<S>& at) BPTT_INLINED {
       set(at, HN, load_first<P>(self.b_hn_.value + at.unit, at.valid));
     });
   }
 
   template <class P>
-  static void forward(const ResetAfter& self, Index panel, Index column, Index count, Index end) {
+  BPTT_INLINED static void forward_cell(const ResetAfter& self, Index panel, Index column, Index count,
+                                        Index end) {
     using namespace Eigen::internal;
-    each_column(self.gates_, self.H_, panel, column, count, end, [&](const Place<S>& at) {
+    each_column<P, 4>(self.gates_, self.H_, panel, column, count, end, [&](const Place<S>& at) BPTT_INLINED {
       const P past = state<P>(self.past_.value, at);
       const P r = packet_sigmoid(gate<P>(at, R)), z = packet_sigmoid(gate<P>(at, Z));
       const P n = packet_tanh(pmadd(r, gate<P>(at, HN), gate<P>(at, N)));
@@ -169,9 +184,10 @@ class ResetAfter final : public Operation<S> {
 
   /// Each gate gives way to the gradient of its sum.
   template <class P>
-  static void backward(const ResetAfter& self, Index panel, Index column, Index count, Index end) {
+  BPTT_INLINED static void backward_cell(const ResetAfter& self, Index panel, Index column, Index count,
+                                         Index end) {
     using namespace Eigen::internal;
-    each_column(self.gates_, self.H_, panel, column, count, end, [&](const Place<S>& at) {
+    each_column<P, 4>(self.gates_, self.H_, panel, column, count, end, [&](const Place<S>& at) BPTT_INLINED {
       const P dh = state<P>(self.h_.gradient, at), past = state<P>(self.past_.value, at);
       const P r = gate<P>(at, R), z = gate<P>(at, Z);
       const auto [dn, dz] = unmix(dh, z, gate<P>(at, N), past);
@@ -183,12 +199,6 @@ class ResetAfter final : public Operation<S> {
     });
   }
 
-  auto pass(Pass run, const Range& r) const {
-    return [this, run, end = free_before(r, batch_)](Index panel, Index column, Index count) {
-      run(*this, panel, column, count, end);
-    };
-  }
-
   Index H_, batch_;
   bool apart_;  // the input's part is one product over all frames
   Tensor<S> x_, past_, seen_, W_x_, W_h_, bias_, b_hn_, h_;
@@ -197,7 +207,7 @@ class ResetAfter final : public Operation<S> {
   Panelled<S> gates_;  // scratch: n r z hn, then their gradients; of one frame where no more is needed
   Back<S> to_x_, to_seen_;
   WeightGradients<S> gradients_;
-  Pass begin_, forward_, backward_;
+  Pass forward_, backward_;
 };
 
 /// Two products wait for each other: the gates' and, with what the reset gate leaves of the state, the candidate's.
@@ -238,10 +248,10 @@ class ResetBefore final : public Operation<S> {
     const Packed<S> candidate_packed = candidate_product_.state(W_hn_, kept_);
     candidate_product_.place(b.scratch);
     with_packet<S>(gates_.panels.width(), [&]<class P>(P*) {
-      forward_gates_ = &ResetBefore::template forward_gates<P>;
-      forward_candidate_ = &ResetBefore::template forward_candidate<P>;
-      backward_candidate_ = &ResetBefore::template backward_candidate<P>;
-      backward_gates_ = &ResetBefore::template backward_gates<P>;
+      with_size<P>(batch_, H_, [&]<Size size>() {
+        forward_ = &ResetBefore::template forward<P, size>;
+        backward_ = &ResetBefore::template backward<P, size>;
+      });
     });
     if (!backward) return;
     gates_to_x_ = Back<S>(W_x_, x_, gates_, all_packets, b.scratch);
@@ -266,29 +276,8 @@ class ResetBefore final : public Operation<S> {
     for (Back<S>* back : {&gates_to_x_, &candidate_to_x_, &to_seen_, &to_kept_}) back->pack();
   }
 
-  void forward(const Range& r) override {
-    gates_product_.before(r, gates_);
-    candidate_product_.before(r, candidate_);
-    each_frame(r, batch_, [&](Index first, Index count) {
-      gates_product_.frame(first, count, gates_, r.rows(), pass(forward_gates_, r));
-      r.meet();
-      candidate_product_.frame(first, count, candidate_, r.rows(), by_panel(forward_candidate_, r));
-    });
-  }
-
-  void backward(const Range& r) override {
-    const Span mine = r.rows().of(gates_.panels);
-    const auto candidate = pass(backward_candidate_, r);
-    const auto frame = [&](Index first, Index count) {
-      for (Index panel = mine.begin; panel < mine.end; ++panel) candidate(panel, first, count);
-      r.meet();
-      to_kept_.add(r, first, count, by_panel(backward_gates_, r));
-    };
-    through_time(r, batch_, to_seen_, false, frame, nothing);
-    gates_to_x_.add(r);
-    candidate_to_x_.add(r);
-    r.meet();
-  }
+  void forward(const Range& r) override { forward_(*this, r); }
+  void backward(const Range& r) override { backward_(*this, r); }
 
   void accumulate(const Range& r, Part part) override {
     gates_gradients_.accumulate(r, part);
@@ -302,12 +291,52 @@ class ResetBefore final : public Operation<S> {
 
  private:
   enum Gate : Index { R, Z };
-  using Pass = void (*)(const ResetBefore&, Index panel, Index column, Index count, Index end);
+  using Pass = void (*)(const ResetBefore&, const Range&);
+
+  template <class P, Size size>
+  static void forward(const ResetBefore& self, const Range& r) {
+    const Index end = free_before(r, self.batch_);
+    const auto gates = [&](Index panel, Index column, Index count)
+                           BPTT_INLINED { forward_gates<P>(self, panel, column, count, end); };
+    const auto candidate = [&](Index plain, Index column, Index count) BPTT_INLINED {
+      each_gated(self.gates_, plain,
+                 [&](Index panel) BPTT_INLINED { forward_candidate<P>(self, panel, column, count, end); });
+    };
+    self.gates_product_.before(r, self.gates_);
+    self.candidate_product_.before(r, self.candidate_);
+    each_frame<size>(r, self.batch_, [&](Index first, Index count) BPTT_INLINED {
+      self.gates_product_.template frame<P, 2, size>(first, count, self.gates_, r.rows(), gates);
+      r.meet();
+      self.candidate_product_.template frame<P, size == Size::Packet ? 1 : 0, size>(
+          first, count, self.candidate_, r.rows(), candidate);
+    });
+  }
+
+  template <class P, Size size>
+  static void backward(const ResetBefore& self, const Range& r) {
+    const Index end = free_before(r, self.batch_);
+    const Span mine = r.rows().of(self.gates_.panels);
+    const auto gates = [&](Index plain, Index column, Index count) BPTT_INLINED {
+      each_gated(self.gates_, plain,
+                 [&](Index panel) BPTT_INLINED { backward_gates<P>(self, panel, column, count, end); });
+    };
+    const auto frame = [&](Index first, Index count) BPTT_INLINED {
+      each_panel<size>(
+          mine, [&](Index panel) BPTT_INLINED { backward_candidate<P>(self, panel, first, count, end); });
+      r.meet();
+      self.to_kept_.add(r, first, count, gates);
+    };
+    through_time<P, 2, size>(r, self.batch_, self.to_seen_, false, frame, nothing);
+    self.gates_to_x_.add(r);
+    self.candidate_to_x_.add(r);
+    r.meet();
+  }
 
   template <class P>
-  static void forward_gates(const ResetBefore& self, Index panel, Index column, Index count, Index end) {
+  BPTT_INLINED static void forward_gates(const ResetBefore& self, Index panel, Index column, Index count,
+                                         Index end) {
     using namespace Eigen::internal;
-    each_column(self.gates_, self.H_, panel, column, count, end, [&](const Place<S>& at) {
+    each_column<P, 2>(self.gates_, self.H_, panel, column, count, end, [&](const Place<S>& at) BPTT_INLINED {
       const P r = packet_sigmoid(gate<P>(at, R));
       set(at, R, r);
       set(at, Z, packet_sigmoid(gate<P>(at, Z)));
@@ -316,33 +345,38 @@ class ResetBefore final : public Operation<S> {
   }
 
   template <class P>
-  static void forward_candidate(const ResetBefore& self, Index panel, Index column, Index count, Index end) {
-    self.template each_candidate<P>(panel, column, count, end, [&](const Place<S>& at, S* candidate) {
-      const P n = packet_tanh(Eigen::internal::ploadu<P>(candidate));
-      Eigen::internal::pstoreu(candidate, n);
-      set_state(self.h_.value, at, mix(gate<P>(at, Z), n, state<P>(self.past_.value, at)));
-    });
+  BPTT_INLINED static void forward_candidate(const ResetBefore& self, Index panel, Index column, Index count,
+                                             Index end) {
+    self.template each_candidate<P>(
+        panel, column, count, end, [&](const Place<S>& at, S* candidate) BPTT_INLINED {
+          const P n = packet_tanh(Eigen::internal::ploadu<P>(candidate));
+          Eigen::internal::pstoreu(candidate, n);
+          set_state(self.h_.value, at, mix(gate<P>(at, Z), n, state<P>(self.past_.value, at)));
+        });
   }
 
   /// From the gradient of h to those of the sums under n and z; then, once that of what was kept is there, to that under r.
   template <class P>
-  static void backward_candidate(const ResetBefore& self, Index panel, Index column, Index count, Index end) {
+  BPTT_INLINED static void backward_candidate(const ResetBefore& self, Index panel, Index column, Index count,
+                                              Index end) {
     using namespace Eigen::internal;
-    self.template each_candidate<P>(panel, column, count, end, [&](const Place<S>& at, S* candidate) {
-      const P dh = state<P>(self.h_.gradient, at), past = state<P>(self.past_.value, at);
-      const P z = gate<P>(at, Z);
-      const auto [dn, dz] = unmix(dh, z, ploadu<P>(candidate), past);
-      pstoreu(candidate, dn);
-      set(at, Z, dz);
-      set_state(self.kept_.gradient, at, pset1<P>(S(0)));
-      if (S* const to = self.past_.gradient) set_state(to, at, pmadd(dh, z, whole_state<P>(to, at)));
-    });
+    self.template each_candidate<P>(
+        panel, column, count, end, [&](const Place<S>& at, S* candidate) BPTT_INLINED {
+          const P dh = state<P>(self.h_.gradient, at), past = state<P>(self.past_.value, at);
+          const P z = gate<P>(at, Z);
+          const auto [dn, dz] = unmix(dh, z, ploadu<P>(candidate), past);
+          pstoreu(candidate, dn);
+          set(at, Z, dz);
+          set_state(self.kept_.gradient, at, pset1<P>(S(0)));
+          if (S* const to = self.past_.gradient) set_state(to, at, pmadd(dh, z, whole_state<P>(to, at)));
+        });
   }
 
   template <class P>
-  static void backward_gates(const ResetBefore& self, Index panel, Index column, Index count, Index end) {
+  BPTT_INLINED static void backward_gates(const ResetBefore& self, Index panel, Index column, Index count,
+                                          Index end) {
     using namespace Eigen::internal;
-    each_column(self.gates_, self.H_, panel, column, count, end, [&](const Place<S>& at) {
+    each_column<P, 2>(self.gates_, self.H_, panel, column, count, end, [&](const Place<S>& at) BPTT_INLINED {
       const P d_kept = state<P>(self.kept_.gradient, at), r = gate<P>(at, R);
       set(at, R, pmul(pmul(d_kept, state<P>(self.seen_.value, at)), slope_of_sigmoid(r)));
       if (S* const to = self.seen_.gradient) set_state(to, at, pmadd(d_kept, r, whole_state<P>(to, at)));
@@ -351,23 +385,12 @@ class ResetBefore final : public Operation<S> {
 
   /// Calls f(place, candidate) for the columns of one panel of gates.
   template <class P, class F>
-  void each_candidate(Index panel, Index column, Index count, Index end, F&& f) const {
+  BPTT_INLINED void each_candidate(Index panel, Index column, Index count, Index end, F&& f) const {
     const Index plain = panel / Tiles<S>::packets, packet = panel % Tiles<S>::packets;
     Index c = column;
-    each_column(gates_, H_, panel, column, count, end,
-                [&](const Place<S>& at) { f(at, candidate_.at(plain, c++) + packet * width_of<P>); });
-  }
-
-  auto pass(Pass run, const Range& r) const {
-    return [this, run, end = free_before(r, batch_)](Index panel, Index column, Index count) {
-      run(*this, panel, column, count, end);
-    };
-  }
-  /// The same for a product in the candidate's panels.
-  auto by_panel(Pass run, const Range& r) const {
-    return [this, run = pass(run, r)](Index plain, Index column, Index count) {
-      each_panel(gates_, plain, [&](Index panel) { run(panel, column, count); });
-    };
+    each_column<P, 2>(gates_, H_, panel, column, count, end, [&](const Place<S>& at) BPTT_INLINED {
+      f(at, candidate_.at(plain, c++) + packet * width_of<P>);
+    });
   }
 
   Index H_, batch_;
@@ -377,7 +400,7 @@ class ResetBefore final : public Operation<S> {
   Panelled<S> gates_, candidate_;  // scratch: r z, and n; then the gradients of their sums
   Back<S> gates_to_x_, candidate_to_x_, to_seen_, to_kept_;
   WeightGradients<S> gates_gradients_, candidate_gradients_;
-  Pass forward_gates_, forward_candidate_, backward_candidate_, backward_gates_;
+  Pass forward_, backward_;
 };
 
 bool resets_after(const Attributes& attributes) {

@@ -43,75 +43,75 @@ class Lstm final : public Operation<S> {
 
  public:
   explicit Lstm(const Binding<S>& b)
-      : peephole_(peephole_of(b.attributes)),
-        H_(b.outputs[0].shape.features),
-        batch_(b.outputs[0].shape.batch),
+      : cell_{.peephole = peephole_of(b.attributes),
+              .H = b.outputs[0].shape.features,
+              .batch = b.outputs[0].shape.batch,
+              .c_past = b.inputs[In::C_PAST],
+              .c = b.outputs[0],
+              .m = b.outputs[Form::projected ? 0 : 1]},
         x_(b.inputs[In::X]),
-        c_past_(b.inputs[In::C_PAST]),
         h_past_(b.inputs[In::H_PAST]),
         W_x_(stack(b.inputs[In::W_X], gate_count)),
         W_h_(stack(b.inputs[In::W_H], gate_count)),
         bias_(stack(b.inputs[In::BIAS], gate_count)),
-        c_(b.outputs[0]),
         h_(b.outputs[1]),
-        m_(Form::projected ? c_ : h_),
-        product_(Panels::gates<S>(H_, gate_count), W_x_.version, batch_, b.at_once) {
+        product_(Panels::gates<S>(cell_.H, gate_count), W_x_.version, cell_.batch, b.at_once) {
     const bool backward = h_.gradient;
-    gates_ = {Panels::gates<S>(H_, gate_count), nullptr,
-              batch_ * (backward || product_.apart() ? b.frames : 1)};
-    gates_.data = b.scratch.take(gates_.size());
-    const Index all = H_ * batch_ * b.frames;
-    if (backward) tanh_c_ = b.scratch.take(all);
+    cell_.gates = {Panels::gates<S>(cell_.H, gate_count), nullptr,
+                   cell_.batch * (backward || product_.apart() ? b.frames : 1)};
+    cell_.gates.data = b.scratch.take(cell_.gates.size());
+    const Index all = cell_.H * cell_.batch * b.frames;
+    if (backward) cell_.tanh_c = b.scratch.take(all);
     if constexpr (Form::projected) {
-      m_.value = b.scratch.take(all);
-      m_.gradient = backward ? b.scratch.take(all) : nullptr;
+      cell_.m.value = b.scratch.take(all);
+      cell_.m.gradient = backward ? b.scratch.take(all) : nullptr;
       W_rm_ = b.inputs[In::W_RM];
       project_ = Factor<S>(Panels::plain<S>(h_.shape.features), W_rm_.version);
       project_.add(W_rm_.values(0));
       b.scratch.take(project_);
-      project_pieces_ = {{m_.value, H_, 1, m_.outer}};
+      project_pieces_ = {{cell_.m.value, cell_.H, 1, cell_.m.outer}};
     }
     product_.input(W_x_, x_);
     product_.input(bias_);
     const Packed<S> h_packed = product_.state(W_h_, h_past_);
     Packed<S> cif_packed, co_packed;
-    if (peephole_ != Peephole::None) {
-      W_cif_ = stack(b.inputs[In::W_CI], gate_count - 2);
-      W_co_ = b.inputs[In::W_CO];
+    if (cell_.peephole != Peephole::None) {
+      cell_.W_cif = stack(b.inputs[In::W_CI], gate_count - 2);
+      cell_.W_co = b.inputs[In::W_CO];
     }
-    if (peephole_ == Peephole::Full) {
-      cif_packed = product_.state(W_cif_, c_past_);
-      peep_ = Factor<S>(Panels::gates<S>(H_, 1), W_co_.version);
-      co_packed = {&peep_, peep_.add(W_co_.values(0))};
-      peep_pieces_ = {{c_.value, H_, 1, c_.outer}};
+    if (cell_.peephole == Peephole::Full) {
+      cif_packed = product_.state(cell_.W_cif, cell_.c_past);
+      peep_ = Factor<S>(Panels::gates<S>(cell_.H, 1), cell_.W_co.version);
+      co_packed = {&peep_, peep_.add(cell_.W_co.values(0))};
+      peep_pieces_ = {{cell_.c.value, cell_.H, 1, cell_.c.outer}};
       b.scratch.take(peep_);
     }
     product_.place(b.scratch);
-    with_packet<S>(gates_.panels.width(), [&]<class P>(P*) {
-      forward_cell_ = &Lstm::template forward_cell<P>;
-      forward_output_ = &Lstm::template forward_output<P>;
-      backward_output_ = &Lstm::template backward_output<P>;
-      backward_cell_ = &Lstm::template backward_cell<P>;
+    with_packet<S>(cell_.gates.panels.width(), [&]<class P>(P*) {
+      with_size<P>(cell_.batch, cell_.H, [&]<Size size>() {
+        forward_ = &Lstm::template forward<P, size>;
+        backward_ = &Lstm::template backward<P, size>;
+      });
       diagonals_ = &Lstm::template diagonals<P>;
     });
     if (!backward) return;
     if constexpr (Form::projected) {
-      to_m_ = Factor<S>(Panels::plain<S>(H_), W_rm_.version);
+      to_m_ = Factor<S>(Panels::plain<S>(cell_.H), W_rm_.version);
       to_m_.add_transposed(W_rm_.values(0));
       b.scratch.take(to_m_);
       to_m_pieces_ = {{h_.gradient, h_.shape.features, 1, h_.outer}};
     }
-    to_x_ = Back<S>(W_x_, x_, gates_, all_packets, b.scratch);
-    to_h_past_ = Back<S>(W_h_, h_past_, gates_, all_packets, b.scratch, h_packed);
-    gradients_ = {gates_, batch_};
+    to_x_ = Back<S>(W_x_, x_, cell_.gates, all_packets, b.scratch);
+    to_h_past_ = Back<S>(W_h_, h_past_, cell_.gates, all_packets, b.scratch, h_packed);
+    gradients_ = {cell_.gates, cell_.batch};
     gradients_.add(W_x_, x_);
     gradients_.add(W_h_, h_past_);
     gradients_.add(bias_);
-    if (peephole_ != Peephole::Full) return;
-    gradients_.add(W_cif_, c_past_, {I, G});
-    gradients_.add(W_co_, c_, {O, O + 1});
-    to_c_past_ = Back<S>(W_cif_, c_past_, gates_, {I, G}, b.scratch, cif_packed);
-    to_c_ = Back<S>(W_co_, c_, gates_, {O, O + 1}, b.scratch, co_packed);
+    if (cell_.peephole != Peephole::Full) return;
+    gradients_.add(cell_.W_cif, cell_.c_past, {I, G});
+    gradients_.add(cell_.W_co, cell_.c, {O, O + 1});
+    to_c_past_ = Back<S>(cell_.W_cif, cell_.c_past, cell_.gates, {I, G}, b.scratch, cif_packed);
+    to_c_ = Back<S>(cell_.W_co, cell_.c, cell_.gates, {O, O + 1}, b.scratch, co_packed);
   }
 
   void prepare() override {
@@ -125,71 +125,98 @@ class Lstm final : public Operation<S> {
     to_c_.pack();
   }
 
-  void forward(const Range& r) override {
-    product_.before(r, gates_);
-    each_frame(r, batch_, [&](Index first, Index count) {
-      product_.frame(first, count, gates_, r.rows(), pass(forward_cell_, r));
-      if (peephole_ == Peephole::Full) {
-        r.meet();
-        peep_.multiply(peep_pieces_, from_gate(gates_, O), true, first, count, batch_ == 1,
-                       r.rows().of(peep_.panels()), pass(forward_output_, r));
-      }
-      if constexpr (Form::projected) {
-        r.meet();
-        project_.multiply(project_pieces_, h_.values(0), false, first, count, batch_ == 1,
-                          r.rows().of(project_.panels()), nothing);
-      }
-    });
-  }
-
-  void backward(const Range& r) override {
-    const Span mine = r.rows().of(gates_.panels);
-    const auto output = pass(backward_output_, r), cell = pass(backward_cell_, r);
-    const auto frame = [&](Index first, Index count) {
-      if constexpr (Form::projected) {
-        to_m_.multiply(to_m_pieces_, m_.gradients(0), false, first, count, batch_ == 1,
-                       r.rows().of(to_m_.panels()), nothing);
-        r.meet();
-      }
-      for (Index panel = mine.begin; panel < mine.end; ++panel) output(panel, first, count);
-      if (peephole_ != Peephole::Full) return;
-      r.meet();
-      to_c_.add(r, first, count, nothing);
-      r.meet();
-      for (Index panel = mine.begin; panel < mine.end; ++panel) cell(panel, first, count);
-      r.meet();
-      to_c_past_.add(r, first, count, nothing);
-    };
-    const auto tile = [&](Index plain, Index column, Index count) {
-      each_panel(gates_, plain, [&](Index panel) { output(panel, column, count); });
-    };
-    const bool tilewise = !Form::projected && peephole_ != Peephole::Full && to_h_past_.leads_to(h_);
-    through_time(r, batch_, to_h_past_, tilewise, frame, tile);
-    to_x_.add(r);
-    r.meet();
-  }
+  void forward(const Range& r) override { forward_(*this, r); }
+  void backward(const Range& r) override { backward_(*this, r); }
 
   /// By now the gates hold the gradients of the sums under their sigmoids and tanh.
   void accumulate(const Range& r, Part part) override {
-    const Span mine = part.of(gates_.panels);
+    const Span mine = part.of(cell_.gates.panels);
     gradients_.accumulate(r, part);
     if constexpr (Form::projected)
       if (W_rm_.gradient) {
-        const Outer<S> term[] = {{W_rm_.gradients(0), all_packets, m_.values(r).data(), m_.outer}};
+        const Outer<S> term[] = {{W_rm_.gradients(0), all_packets, cell_.m.values(r).data(), cell_.m.outer}};
         add_outer_products<S>(term, h_.gradients(r), project_.panels(), {0, h_.gradients(r).cols()}, part);
       }
-    if (peephole_ == Peephole::Diagonal && W_cif_.gradient)
+    if (cell_.peephole == Peephole::Diagonal && cell_.W_cif.gradient)
       for (Index panel = mine.begin; panel < mine.end; ++panel)
-        diagonals_(*this, panel, r.begin * batch_, r.size() * batch_, 0);
+        diagonals_(cell_, panel, r.begin * cell_.batch, r.size() * cell_.batch);
   }
 
-  void read_gate(Index k, Index t, S* to) const override { copy_gate(gates_, k, H_, batch_, t, to); }
+  void read_gate(Index k, Index t, S* to) const override {
+    copy_gate(cell_.gates, k, cell_.H, cell_.batch, t, to);
+  }
 
  private:
   static constexpr bool coupled = Form::coupled;
   static constexpr Index gate_count = coupled ? 3 : 4;
   enum Gate : Index { I, F, G = gate_count - 2, O };  // the packets of a panel; F only if it is no 1 - i
-  using Pass = void (*)(const Lstm&, Index panel, Index column, Index count, Index end);
+
+  /// What the equations see of it. A copy that nobody else has stays in registers.
+  struct Cell {
+    Peephole peephole;
+    Index H, batch;
+    Tensor<S> c_past, c, m;  // m is h, or scratch if h is its projection
+    Tensor<S> W_cif = {}, W_co = {};
+    Panelled<S> gates = {};  // scratch: i f g o, then their gradients; of one frame where no more is needed
+    S* tanh_c = nullptr;     // scratch, for the backward
+  };
+
+  template <class P, Size size>
+  static void forward(const Lstm& self, const Range& r) {
+    const Cell cell = self.cell_;
+    const Index end = free_before(r, cell.batch);
+    const auto state = [&](Index panel, Index column, Index count)
+                           BPTT_INLINED { forward_cell<P>(cell, panel, column, count, end); };
+    const auto output = [&](Index panel, Index column, Index count)
+                            BPTT_INLINED { forward_output<P>(cell, panel, column, count, end); };
+    self.product_.before(r, cell.gates);
+    each_frame<size>(r, cell.batch, [&](Index first, Index count) BPTT_INLINED {
+      self.product_.template frame<P, gate_count, size>(first, count, cell.gates, r.rows(), state);
+      if (cell.peephole == Peephole::Full) {
+        r.meet();
+        frame_product<P, 1, size, gate_count>(self.peep_, self.peep_pieces_, from_gate(cell.gates, O), true,
+                                              first, count, r.rows(), output);
+      }
+      if constexpr (Form::projected) {
+        r.meet();
+        self.project_.multiply(self.project_pieces_, self.h_.values(0), false, first, count,
+                               size != Size::Lanes, r.rows().of(self.project_.panels()), nothing);
+      }
+    });
+  }
+
+  template <class P, Size size>
+  static void backward(const Lstm& self, const Range& r) {
+    const Cell cell = self.cell_;
+    const Index end = free_before(r, cell.batch);
+    const Span mine = r.rows().of(cell.gates.panels);
+    const auto frame = [&](Index first, Index count) BPTT_INLINED {
+      if constexpr (Form::projected) {
+        self.to_m_.multiply(self.to_m_pieces_, cell.m.gradients(0), false, first, count, size != Size::Lanes,
+                            r.rows().of(self.to_m_.panels()), nothing);
+        r.meet();
+      }
+      each_panel<size>(mine,
+                       [&](Index panel) BPTT_INLINED { backward_output<P>(cell, panel, first, count, end); });
+      if (cell.peephole != Peephole::Full) return;
+      r.meet();
+      self.to_c_.template add<P, 1>(r, first, count);
+      r.meet();
+      each_panel<size>(mine,
+                       [&](Index panel) BPTT_INLINED { backward_cell<P>(cell, panel, first, count, end); });
+      r.meet();
+      self.to_c_past_.template add<P, gate_count - 2>(r, first, count);
+    };
+    const auto tile = [&](Index plain, Index column, Index count) {
+      each_gated(cell.gates, plain,
+                 [&](Index panel) { backward_output<P>(cell, panel, column, count, end); });
+    };
+    const bool tilewise =
+        !Form::projected && cell.peephole != Peephole::Full && self.to_h_past_.leads_to(self.h_);
+    through_time<P, gate_count, size>(r, cell.batch, self.to_h_past_, tilewise, frame, tile);
+    self.to_x_.add(r);
+    r.meet();
+  }
 
   /// A diagonal peephole's weights: of W_cif the k-th gate's, or of W_co.
   template <class P>
@@ -199,84 +226,93 @@ class Lstm final : public Operation<S> {
 
   /// From the sums to the cell, and where no product with it is needed, on to the output.
   template <class P>
-  static void forward_cell(const Lstm& self, Index panel, Index column, Index count, Index end) {
+  BPTT_INLINED static void forward_cell(const Cell& cell, Index panel, Index column, Index count, Index end) {
     using namespace Eigen::internal;
-    each_column(self.gates_, self.H_, panel, column, count, end, [&](const Place<S>& at) {
-      const P past = state<P>(self.c_past_.value, at);
-      P i = gate<P>(at, I);
-      if (self.peephole_ == Peephole::Diagonal) i = pmadd(diagonal<P>(self.W_cif_, 0, self.H_, at), past, i);
-      i = packet_sigmoid(i);
-      const P g = packet_tanh(gate<P>(at, G));
-      P c;
-      if constexpr (coupled) {
-        c = pmadd(i, psub(g, past), past);
-      } else {
-        P f = gate<P>(at, F);
-        if (self.peephole_ == Peephole::Diagonal)
-          f = pmadd(diagonal<P>(self.W_cif_, 1, self.H_, at), past, f);
-        f = packet_sigmoid(f);
-        c = pmadd(f, past, pmul(i, g));
-        set(at, F, f);
-      }
-      set(at, I, i);
-      set(at, G, g);
-      set_state(self.c_.value, at, c);
-      if (self.peephole_ != Peephole::Full) output(self, at, c);
-    });
+    each_column<P, gate_count>(cell.gates, cell.H, panel, column, count, end,
+                               [&](const Place<S>& at) BPTT_INLINED {
+                                 const P past = state<P>(cell.c_past.value, at);
+                                 P i = gate<P>(at, I);
+                                 if (cell.peephole == Peephole::Diagonal)
+                                   i = pmadd(diagonal<P>(cell.W_cif, 0, cell.H, at), past, i);
+                                 i = packet_sigmoid(i);
+                                 const P g = packet_tanh(gate<P>(at, G));
+                                 P c;
+                                 if constexpr (coupled) {
+                                   c = pmadd(i, psub(g, past), past);
+                                 } else {
+                                   P f = gate<P>(at, F);
+                                   if (cell.peephole == Peephole::Diagonal)
+                                     f = pmadd(diagonal<P>(cell.W_cif, 1, cell.H, at), past, f);
+                                   f = packet_sigmoid(f);
+                                   c = pmadd(f, past, pmul(i, g));
+                                   set(at, F, f);
+                                 }
+                                 set(at, I, i);
+                                 set(at, G, g);
+                                 set_state(cell.c.value, at, c);
+                                 if (cell.peephole != Peephole::Full) output(cell, at, c);
+                               });
   }
 
   template <class P>
-  static void forward_output(const Lstm& self, Index panel, Index column, Index count, Index end) {
-    each_column(self.gates_, self.H_, panel, column, count, end,
-                [&](const Place<S>& at) { output(self, at, state<P>(self.c_.value, at)); });
+  BPTT_INLINED static void forward_output(const Cell& cell, Index panel, Index column, Index count,
+                                          Index end) {
+    each_column<P, gate_count>(cell.gates, cell.H, panel, column, count, end,
+                               [&](const Place<S>& at)
+                                   BPTT_INLINED { output(cell, at, state<P>(cell.c.value, at)); });
   }
 
   template <class P>
-  static void output(const Lstm& self, const Place<S>& at, const P& c) {
+  BPTT_INLINED static void output(const Cell& cell, const Place<S>& at, const P& c) {
     using namespace Eigen::internal;
     P o = gate<P>(at, O);
-    if (self.peephole_ == Peephole::Diagonal) o = pmadd(diagonal<P>(self.W_co_, 0, self.H_, at), c, o);
+    if (cell.peephole == Peephole::Diagonal) o = pmadd(diagonal<P>(cell.W_co, 0, cell.H, at), c, o);
     o = packet_sigmoid(o);
     const P tanh_c = packet_tanh(c);
     set(at, O, o);
-    if (self.tanh_c_) set_state(self.tanh_c_, at, tanh_c);
-    set_state(self.m_.value, at, pmul(o, tanh_c));
+    if (cell.tanh_c) set_state(cell.tanh_c, at, tanh_c);
+    set_state(cell.m.value, at, pmul(o, tanh_c));
   }
 
   // The mirror, from below; each gate gives way to the gradient of its sum.
 
   template <class P>
-  static void backward_output(const Lstm& self, Index panel, Index column, Index count, Index end) {
+  BPTT_INLINED static void backward_output(const Cell& cell, Index panel, Index column, Index count,
+                                           Index end) {
     using namespace Eigen::internal;
     const P one = pset1<P>(S(1));
-    each_column(self.gates_, self.H_, panel, column, count, end, [&](const Place<S>& at) {
-      const P dh = state<P>(self.m_.gradient, at);
-      const P tanh_c = state<P>(self.tanh_c_, at);
-      const P o = gate<P>(at, O), dh_o = pmul(dh, o);
-      const P d_o = pmul(pmul(dh_o, tanh_c), psub(one, o));
-      const auto add = [&](const P& dc) {  // zeros to what follows, which somebody may still read
-        const P sum = pmadd(dh_o, psub(one, pmul(tanh_c, tanh_c)), dc);
-        if (self.peephole_ != Peephole::Diagonal) return sum;
-        return pmadd(diagonal<P>(self.W_co_, 0, self.H_, at), d_o, sum);
-      };
-      const P dc = add(state<P>(self.c_.gradient, at));
-      set(at, O, d_o);
-      set_state(self.c_.gradient, at, add(whole_state<P>(self.c_.gradient, at)));
-      if (self.peephole_ != Peephole::Full) cell(self, at, dc);
-    });
+    each_column<P, gate_count>(
+        cell.gates, cell.H, panel, column, count, end, [&](const Place<S>& at) BPTT_INLINED {
+          const P dh = state<P>(cell.m.gradient, at);
+          const P tanh_c = state<P>(cell.tanh_c, at);
+          const P o = gate<P>(at, O), dh_o = pmul(dh, o);
+          const P d_o = pmul(pmul(dh_o, tanh_c), psub(one, o));
+          const auto add = [&](const P& dc)
+                               BPTT_INLINED {  // zeros to what follows, which somebody may still read
+                                 const P sum = pmadd(dh_o, psub(one, pmul(tanh_c, tanh_c)), dc);
+                                 if (cell.peephole != Peephole::Diagonal) return sum;
+                                 return pmadd(diagonal<P>(cell.W_co, 0, cell.H, at), d_o, sum);
+                               };
+          const P dc = add(state<P>(cell.c.gradient, at));
+          set(at, O, d_o);
+          set_state(cell.c.gradient, at, add(whole_state<P>(cell.c.gradient, at)));
+          if (cell.peephole != Peephole::Full) inner(cell, at, dc);
+        });
   }
 
   template <class P>
-  static void backward_cell(const Lstm& self, Index panel, Index column, Index count, Index end) {
-    each_column(self.gates_, self.H_, panel, column, count, end,
-                [&](const Place<S>& at) { cell(self, at, state<P>(self.c_.gradient, at)); });
+  BPTT_INLINED static void backward_cell(const Cell& cell, Index panel, Index column, Index count,
+                                         Index end) {
+    each_column<P, gate_count>(cell.gates, cell.H, panel, column, count, end,
+                               [&](const Place<S>& at)
+                                   BPTT_INLINED { inner(cell, at, state<P>(cell.c.gradient, at)); });
   }
 
   template <class P>
-  static void cell(const Lstm& self, const Place<S>& at, const P& dc) {
+  BPTT_INLINED static void inner(const Cell& cell, const Place<S>& at, const P& dc) {
     using namespace Eigen::internal;
     const P one = pset1<P>(S(1));
-    const P past = state<P>(self.c_past_.value, at);
+    const P past = state<P>(cell.c_past.value, at);
     const P i = gate<P>(at, I), g = gate<P>(at, G), dc_i = pmul(dc, i);
     const P d_i = pmul(pmul(dc_i, coupled ? psub(g, past) : g), psub(one, i));
     const P f = coupled ? psub(one, i) : gate<P>(at, F), dc_f = pmul(dc, f);
@@ -287,56 +323,47 @@ class Lstm final : public Operation<S> {
       set(at, F, d_f);
     }
     set(at, G, pmul(dc_i, psub(one, pmul(g, g))));
-    if (!self.c_past_.gradient) return;
-    P d_past = padd(whole_state<P>(self.c_past_.gradient, at), dc_f);
-    if (self.peephole_ == Peephole::Diagonal) {
-      d_past = pmadd(diagonal<P>(self.W_cif_, 0, self.H_, at), d_i, d_past);
-      if constexpr (!coupled) d_past = pmadd(diagonal<P>(self.W_cif_, 1, self.H_, at), d_f, d_past);
+    if (!cell.c_past.gradient) return;
+    P d_past = padd(whole_state<P>(cell.c_past.gradient, at), dc_f);
+    if (cell.peephole == Peephole::Diagonal) {
+      d_past = pmadd(diagonal<P>(cell.W_cif, 0, cell.H, at), d_i, d_past);
+      if constexpr (!coupled) d_past = pmadd(diagonal<P>(cell.W_cif, 1, cell.H, at), d_f, d_past);
     }
-    set_state(self.c_past_.gradient, at, d_past);
+    set_state(cell.c_past.gradient, at, d_past);
   }
 
   /// The gradients of diagonal peepholes.
   template <class P>
-  static void diagonals(const Lstm& self, Index panel, Index column, Index count, Index end) {
+  static void diagonals(const Cell& cell, Index panel, Index column, Index count) {
     using namespace Eigen::internal;
     P i = pset1<P>(S(0)), f = i, o = i;
-    each_column(self.gates_, self.H_, panel, column, count, end, [&](const Place<S>& at) {
-      const P past = state<P>(self.c_past_.value, at);
-      i = pmadd(gate<P>(at, I), past, i);
-      if constexpr (!coupled) f = pmadd(gate<P>(at, F), past, f);
-      o = pmadd(gate<P>(at, O), state<P>(self.c_.value, at), o);
-    });
-    const Index unit = self.gates_.panels.row(panel), valid = self.gates_.panels.valid(panel, 0);
+    each_column<P, gate_count>(cell.gates, cell.H, panel, column, count, 0,
+                               [&](const Place<S>& at) BPTT_INLINED {
+                                 const P past = state<P>(cell.c_past.value, at);
+                                 i = pmadd(gate<P>(at, I), past, i);
+                                 if constexpr (!coupled) f = pmadd(gate<P>(at, F), past, f);
+                                 o = pmadd(gate<P>(at, O), state<P>(cell.c.value, at), o);
+                               });
+    const Index unit = cell.gates.panels.row(panel), valid = cell.gates.panels.valid(panel, 0);
     const auto add = [&](S* to, const P& sum) {
       store_first(to + unit, padd(load_first<P>(to + unit, valid), sum), valid);
     };
-    add(self.W_cif_.gradient, i);
-    if constexpr (!coupled) add(self.W_cif_.gradient + self.H_, f);
-    add(self.W_co_.gradient, o);
+    add(cell.W_cif.gradient, i);
+    if constexpr (!coupled) add(cell.W_cif.gradient + cell.H, f);
+    add(cell.W_co.gradient, o);
   }
 
-  auto pass(Pass run, const Range& r) const {
-    return [this, run, end = free_before(r, batch_)](Index panel, Index column, Index count) {
-      run(*this, panel, column, count, end);
-    };
-  }
-
-  Peephole peephole_;
-  Index H_, batch_;
-  Tensor<S> x_, c_past_, h_past_;
-  Tensor<S> W_x_, W_h_, bias_, W_cif_, W_co_;
-  Tensor<S> c_, h_, m_;  // m is scratch if h is its projection
-  Tensor<S> W_rm_;
+  Cell cell_;
+  Tensor<S> x_, h_past_, W_x_, W_h_, bias_, W_rm_, h_;
   RecurrentProduct<S> product_;
   Factor<S> peep_;            // W_co, if it is a matrix
   Factor<S> project_, to_m_;  // W_rm and its transpose
   std::vector<Right<S>> peep_pieces_, project_pieces_, to_m_pieces_;
-  Panelled<S> gates_;    // scratch: i f g o, then their gradients; of one frame where no more is needed
-  S* tanh_c_ = nullptr;  // scratch, for the backward
   Back<S> to_x_, to_h_past_, to_c_past_, to_c_;
   WeightGradients<S> gradients_;
-  Pass forward_cell_, forward_output_, backward_output_, backward_cell_, diagonals_;
+  void (*forward_)(const Lstm&, const Range&);
+  void (*backward_)(const Lstm&, const Range&);
+  void (*diagonals_)(const Cell&, Index panel, Index column, Index count);
 };
 
 /// What the graph knows of a form.

@@ -77,8 +77,10 @@ class NormalisedLstm final : public Operation<S> {
     b.scratch.take(input_);
     b.scratch.take(state_);
     with_packet<S>(gates_.panels.width(), [&]<class P>(P*) {
-      forward_ = &NormalisedLstm::template forward<P>;
-      backward_ = &NormalisedLstm::template backward<P>;
+      with_size<P>(batch_, H_, [&]<Size size>() {
+        forward_ = &NormalisedLstm::template forward<P, size>;
+        backward_ = &NormalisedLstm::template backward<P, size>;
+      });
     });
     if (!backward) return;
     to_x_ = Back<S>(W_x_, x_, from_x_, all_packets, b.scratch);
@@ -100,29 +102,8 @@ class NormalisedLstm final : public Operation<S> {
     for (const LayerNorm<S>* norm : {&norm_x_, &norm_h_, &norm_cell_}) norm->prepare();
   }
 
-  void forward(const Range& r) override {
-    const Span mine = r.rows().of(gates_.panels);
-    const auto input = [&](Index first, Index count, bool alone) {
-      input_.multiply(input_pieces_, from_x_, false, first, count, alone, mine, nothing);
-    };
-    if (apart_) columns(r, batch_, [&](Index first, Index count) { input(first, count, false); });
-    each_frame(r, batch_, [&](Index first, Index count) {
-      const bool alone = batch_ == 1;
-      if (!apart_) input(first, count, alone);
-      state_.multiply(state_pieces_, from_h_, false, first, count, alone, mine, nothing);
-      r.meet();
-      if (r.leads()) forward_(*this, first, count);
-    });
-  }
-
-  void backward(const Range& r) override {
-    const auto frame = [&](Index first, Index count) {
-      if (r.leads()) backward_(*this, first, count);
-    };
-    through_time(r, batch_, to_h_past_, false, frame, nothing);
-    to_x_.add(r);
-    r.meet();
-  }
+  void forward(const Range& r) override { forward_(*this, r); }
+  void backward(const Range& r) override { backward_(*this, r); }
 
   void accumulate(const Range& r, Part part) override {
     for (const WeightGradients<S>& gradients : gradients_) gradients.accumulate(r, part);
@@ -135,15 +116,44 @@ class NormalisedLstm final : public Operation<S> {
 
  private:
   enum Gate : Index { I, F, G, O };  // the packets of a panel
-  using Pass = void (*)(const NormalisedLstm&, Index first, Index count);
+  using Pass = void (*)(const NormalisedLstm&, const Range&);
+
+  template <class P, Size size>
+  static void forward(const NormalisedLstm& self, const Range& r) {
+    const Span mine = r.rows().of(self.gates_.panels);
+    if (self.apart_)
+      columns(r, self.batch_, [&](Index first, Index count) {
+        self.input_.multiply(self.input_pieces_, self.from_x_, false, first, count, mine, nothing);
+      });
+    const auto product = [&](const Factor<S>& a, const std::vector<Right<S>>& b, const Panelled<S>& y,
+                             Index first, Index count) {
+      frame_product<P, gate_count, size>(a, b, y, false, first, count, r.rows(), nothing);
+    };
+    each_frame<size>(r, self.batch_, [&](Index first, Index count) {
+      if (!self.apart_) product(self.input_, self.input_pieces_, self.from_x_, first, count);
+      product(self.state_, self.state_pieces_, self.from_h_, first, count);
+      r.meet();
+      if (r.leads()) forward_cell<P>(self, first, count);
+    });
+  }
+
+  template <class P, Size size>
+  static void backward(const NormalisedLstm& self, const Range& r) {
+    const auto frame = [&](Index first, Index count) {
+      if (r.leads()) backward_cell<P>(self, first, count);
+    };
+    through_time<P, gate_count, size>(r, self.batch_, self.to_h_past_, false, frame, nothing);
+    self.to_x_.add(r);
+    r.meet();
+  }
 
   // Means go over all rows of a column: where threads share rows, that is the products', and all else one thread's.
 
   /// Calls f(place) for all units of some columns.
-  template <class F>
+  template <class P, class F>
   void each(Index first, Index count, F&& f) const {
     for (Index panel = 0; panel < gates_.panels.count(); ++panel)
-      each_column(gates_, H_, panel, first, count, 0, f);
+      each_column<P, gate_count>(gates_, H_, panel, first, count, 0, f);
   }
 
   /// The same units and column among the products, and among what there is one number of for each unit.
@@ -160,11 +170,11 @@ class NormalisedLstm final : public Operation<S> {
   }
 
   template <class P>
-  static void forward(const NormalisedLstm& self, Index first, Index count) {
+  static void forward_cell(const NormalisedLstm& self, Index first, Index count) {
     using namespace Eigen::internal;
     self.norm_x_.template forward<P>(first, count);
     self.norm_h_.template forward<P>(first, count);
-    self.each(first, count, [&](const Place<S>& at) {
+    self.template each<P>(first, count, [&](const Place<S>& at) {
       const Place<S> x = self.in(self.from_x_, at), h = self.in(self.from_h_, at);
       const auto sum = [&](Index k) {
         const P bias = self.weight<P>(self.bias_, k, at);
@@ -181,7 +191,7 @@ class NormalisedLstm final : public Operation<S> {
       pstoreu(self.of_unit(self.cell_, at), c);
     });
     self.norm_cell_.template forward<P>(first, count);
-    self.each(first, count, [&](const Place<S>& at) {
+    self.template each<P>(first, count, [&](const Place<S>& at) {
       const P n = ploadu<P>(self.of_unit(self.cell_, at));
       const P seen = packet_tanh(
           pmadd(self.weight<P>(self.gain_cell_, 0, at), n, self.weight<P>(self.bias_cell_, 0, at)));
@@ -193,17 +203,17 @@ class NormalisedLstm final : public Operation<S> {
   /// The mirror, from below: gates give way to the gradients of the sums under them, what is seen of the cell to that under
   /// its tanh, and normalised products to the gradients of the products.
   template <class P>
-  static void backward(const NormalisedLstm& self, Index first, Index count) {
+  static void backward_cell(const NormalisedLstm& self, Index first, Index count) {
     using namespace Eigen::internal;
     const P one = pset1<P>(S(1));
-    self.each(first, count, [&](const Place<S>& at) {
+    self.template each<P>(first, count, [&](const Place<S>& at) {
       S* const under = self.of_unit(self.seen_, at);
       const P seen = ploadu<P>(under), o = gate<P>(at, O), dh_o = pmul(state<P>(self.h_.gradient, at), o);
       set(at, O, pmul(pmul(dh_o, seen), psub(one, o)));
       pstoreu(under, pmul(dh_o, psub(one, pmul(seen, seen))));
     });
     self.norm_cell_.template backward<P>(self.seen_, first, count);
-    self.each(first, count, [&](const Place<S>& at) {
+    self.template each<P>(first, count, [&](const Place<S>& at) {
       const P dc = padd(state<P>(self.c_.gradient, at), ploadu<P>(self.of_unit(self.cell_, at)));
       set_state(self.c_.gradient, at, dc);
       const P i = gate<P>(at, I), f = gate<P>(at, F), g = gate<P>(at, G);

@@ -15,13 +15,59 @@ inline Index free_before(const Range& r, Index batch) {
   return batch == 1 && !r.member ? r.end : 0;
 }
 
-/// Calls f(first, count) for the columns of each frame of a range in turn; then its rows are all there.
-template <class F>
-void each_frame(const Range& r, Index batch, F&& f) {
-  for (Index t = r.begin; t < r.end; ++t) {
-    columns({t, t + 1, r.lane, r.lanes}, batch, f);
-    r.meet();
+/// How small a cell's frames are: of several lanes; of one; of one with no more units than a packet holds. What is known
+/// when a loop is compiled takes no instructions; of small nets those are what takes the time.
+enum class Size { Lanes, Lane, Packet };
+
+/// f<size>() for a cell of so many units, in packets P.
+template <class P, class F>
+void with_size(Index batch, Index units, F&& f) {
+  if (batch > 1) return f.template operator()<Size::Lanes>();
+  if (units > width_of<P>) return f.template operator()<Size::Lane>();
+  f.template operator()<Size::Packet>();
+}
+
+/// Calls f(t, first, count) for the columns of each frame of a range in turn, or back through time.
+template <Size size, class F>
+BPTT_INLINED inline void each_frame(const Range& r, Index batch, bool back, F&& f) {
+  const Index lanes = r.lanes == Range::all ? batch : r.lanes;
+  for (Index i = 0; i < r.size(); ++i) {
+    const Index t = back ? r.end - 1 - i : r.begin + i;
+    if constexpr (size == Size::Lanes)
+      f(t, t * batch + r.lane, lanes);
+    else
+      f(t, t, Index{1});
   }
+}
+/// Calls f(first, count) for those of each frame in turn; then its rows are all there.
+template <Size size, class F>
+BPTT_INLINED inline void each_frame(const Range& r, Index batch, F&& f) {
+  each_frame<size>(r, batch, false, [&](Index, Index first, Index count) BPTT_INLINED {
+    f(first, count);
+    r.meet();
+  });
+}
+
+/// Calls f(panel) for those of a cell's gates.
+template <Size size, class F>
+BPTT_INLINED inline void each_panel(Span which, F&& f) {
+  if constexpr (size == Size::Packet) {
+    if (which.begin < which.end) f(Index{0});
+  } else {
+    for (Index panel = which.begin; panel < which.end; ++panel) f(panel);
+  }
+}
+
+/// A frame's product, given its columns: y (+)= A b, in the panels of A. P, V and `of` as Factor::column wants them.
+template <class P, int V, Size size, int of = V, class S, class After>
+BPTT_INLINED inline void frame_product(const Factor<S>& a, const std::vector<Right<S>>& b,
+                                       const Panelled<S>& y, bool add, Index first, Index count, Part rows,
+                                       After&& after) {
+  const Span mine = rows.of(a.panels());
+  if constexpr (size == Size::Lanes)
+    a.multiply(b, y, add, first, count, mine, after);
+  else
+    a.template column<P, V, size == Size::Packet, of>(b, y, add, first, mine, after);
 }
 
 /// Where a weight lies in a left factor: from this column on.
@@ -70,19 +116,19 @@ class RecurrentProduct {
     each_.pack();
   }
 
-  /// Begins the sums of a range in y, a MatrixMap or Panelled: what can be done for all frames at once.
-  template <class Y>
-  void before(const Range& r, const Y& y) const {
+  /// Begins the sums of a range in y: what can be done for all frames at once.
+  void before(const Range& r, const Panelled<S>& y) const {
     if (!apart_) return;
     columns(r, batch_, [&](Index first, Index count) {
-      before_.multiply(before_pieces_, y, false, first, count, false, r.rows().of(before_.panels()), nothing);
+      before_.multiply(before_pieces_, y, false, first, count, r.rows().of(before_.panels()), nothing);
     });
   }
 
-  /// Completes those of a frame, given its columns; `after(panel, column, count)` makes the state of each tile.
-  template <class Y, class After>
-  void frame(Index first, Index count, const Y& y, Part rows, After&& after) const {
-    each_.multiply(each_pieces_, y, apart_, first, count, batch_ == 1, rows.of(each_.panels()), after);
+  /// Completes those of a frame, given its columns; `after(panel, column, count)` makes the state of each tile. P and V as
+  /// Factor::column wants them.
+  template <class P, int V, Size size, class After>
+  BPTT_INLINED void frame(Index first, Index count, const Panelled<S>& y, Part rows, After&& after) const {
+    frame_product<P, V, size>(each_, each_pieces_, y, apart_, first, count, rows, after);
   }
 
  private:
@@ -115,8 +161,9 @@ class Back {
        const Packed<S>& packed, bool wanted)
       : Back(w, x, packed) {
     if (!wanted) return;
+    if (packed_) meet(packed, pieces(dz, packets));
+    if (packed_) return;
     pieces_ = pieces(dz, packets);
-    if (packed_.factor) return;
     transposed_.add_transposed(w.values(0), dz.panels, packets);
     scratch.take(transposed_);
   }
@@ -126,11 +173,13 @@ class Back {
        const Packed<S>& packed)
       : Back(w, x, packed) {
     if (!x.gradient) return;
-    if (packed_.factor) {
-      const Panels& panels = packed_.factor->panels();
+    if (packed_) {
+      const Panels& panels = packed_->panels();
+      std::vector<Right<S>> of_panels;
       for (Index p = 0; p < panels.count(); ++p)
-        pieces_.push_back(
+        of_panels.push_back(
             {dz.gradient + panels.row(p), std::min(panels.valid(p), panels.height(p)), 1, dz.outer});
+      meet(packed, of_panels);
       return;
     }
     pieces_ = {{dz.gradient, dz.shape.features, 1, dz.outer}};
@@ -147,16 +196,21 @@ class Back {
   template <class After>
   void add(const Range& r, Index first, Index count, After&& after) const {
     if (!x_.gradient) return;
-    const MatrixMap<S> y = x_.gradients({0, free_before(r, x_.shape.batch)});
-    if (packed_.factor) {
+    if (packed_) {
       if (!r.leads()) return;
-      packed_.factor->dots(pieces_, packed_.first, y, !x_.fresh, first);
-      after(0, first, 1);
-    } else {
-      const bool alone = x_.shape.batch == 1 && count == 1;
-      transposed_.multiply(pieces_, y, !x_.fresh, first, count, alone, r.rows().of(transposed_.panels()),
-                           after);
+      with_packet<S>(packed_->panels().width(), [&]<class P>(P*) { dots<P, 0>(r, first); });
+      return after(0, first, 1);
     }
+    const MatrixMap<S> y = x_.gradients({0, free_before(r, x_.shape.batch)});
+    const bool alone = x_.shape.batch == 1 && count == 1;
+    transposed_.multiply(pieces_, y, !x_.fresh, first, count, alone, r.rows().of(transposed_.panels()),
+                         after);
+  }
+  /// And in line where W is packed already: P are the packets of dz, and V how many of each of its panels W has to do with.
+  template <class P, int V>
+  BPTT_INLINED void add(const Range& r, Index first, Index count) const {
+    if (x_.gradient && packed_) return r.leads() ? dots<P, V>(r, first) : void();
+    add(r, first, count, nothing);
   }
 
   /// Whether x is the past of y, so that what is added at frame t goes to y at t - 1.
@@ -166,36 +220,83 @@ class Back {
 
  private:
   Back(const Tensor<S>& w, const Tensor<S>& x, const Packed<S>& packed) : x_(x) {
-    if (packed.factor && x.shape.batch == 1 && packed.factor->makes_dots(x.shape.features))
-      packed_ = packed;
+    const auto few = [&]<class P>(P*) { return x.shape.features <= most_dots<P>; };
+    if (packed.factor && x.shape.batch == 1 && with_packet<S>(packed.factor->panels().width(), few))
+      packed_ = packed.factor;
     else
       transposed_ = Factor<S>(Panels::plain<S>(x.shape.features), w.version);
   }
 
+  /// What meets each panel of W.
+  void meet(const Packed<S>& packed, const std::vector<Right<S>>& dz) {
+    for (Index panel = 0; panel < std::ssize(dz); ++panel)
+      met_.push_back({packed_->at(panel, packed.first), packed_->panels().height(panel),
+                      dz[static_cast<std::size_t>(panel)]});
+  }
+
+  /// By dots. V is 0 where panels of dz differ, or have no whole packets.
+  template <class P, int V>
+  BPTT_INLINED void dots(const Range& r, Index column) const {
+    using namespace Eigen::internal;
+    constexpr Index W = width_of<P>;
+    Dots<P> dots;
+    for (const Met& met : met_) {
+      const S* const dz = met.dz.data + column * met.dz.column;
+      const auto add = [&](auto packets) BPTT_INLINED {
+        PacketBlock<P, packets> b;
+        unrolled<packets>([&](auto v) BPTT_INLINED {
+          b.packet[v] = V > 0 ? ploadu<P>(dz + v * W) : load_first<P>(dz + v * W, met.dz.depth - v * W);
+        });
+        dots.add(met.w, met.next, b);
+      };
+      if constexpr (V > 0)
+        add(std::integral_constant<int, V>());
+      else
+        constant<Tiles<S>::packets>((met.dz.depth + W - 1) / W, add);
+    }
+    const P sums = dots.sums(x_.shape.features);
+    S* const to = x_.gradient + column * x_.outer;
+    if (x_.fresh) return store_first(to, sums, x_.shape.features);
+    const First<P> room(std::max(x_.shape.features, (free_before(r, 1) - column) * x_.outer));
+    room.store(to, padd(room.load(to), sums));
+  }
+
+  /// A panel of W, from one of its columns to the next, and what it meets.
+  struct Met {
+    const S* w;
+    Index next;
+    Right<S> dz;
+  };
+
   Tensor<S> x_;
-  Packed<S> packed_;      // W among others, or
+  const Factor<S>* packed_ = nullptr;  // W among others, or
+  std::vector<Met> met_;
   Factor<S> transposed_;  // W^T
   std::vector<Right<S>> pieces_;
 };
 
 /// The sweep back through a range of frames: at each, dz is made from the gradients of the outputs, by `frame(first,
-/// count)` for this thread's rows of these columns; then `back` takes dz to the frame before. If `tilewise`, the next
-/// frame's dz is made of each tile as soon as it is there, by tile(panel, column, count).
-template <class S, class Frame, class Tile>
-void through_time(const Range& r, Index batch, const Back<S>& back, bool tilewise, Frame&& frame,
-                  Tile&& tile) {
-  for (Index t = r.end - 1; t >= r.begin; --t) {
-    columns({t, t + 1, r.lane, r.lanes}, batch, [&](Index first, Index count) {
-      if (t == r.end - 1 || !tilewise) frame(first, count);
-      r.meet();
-      if (t > r.begin && tilewise)
-        back.add(r, first, count,
-                 [&](Index panel, Index column, Index n) { tile(panel, column - batch, n); });
-      else
-        back.add(r, first, count, nothing);
-      if (!tilewise) r.meet();
-    });
-  }
+/// count)` for this thread's rows of these columns; then `back` takes dz to the frame before. If `tilewise`, with several
+/// lanes, the next frame's dz is made of each tile as soon as it is there, by tile(panel, column, count). P and V as `back`
+/// wants them.
+template <class P, int V, Size size, class S, class Frame, class Tile>
+BPTT_INLINED inline void through_time(const Range& r, Index batch, const Back<S>& back, bool tilewise,
+                                      Frame&& frame, Tile&& tile) {
+  each_frame<size>(r, batch, true, [&](Index t, Index first, Index count) BPTT_INLINED {
+    if constexpr (size == Size::Lanes)
+      if (tilewise) {
+        if (t == r.end - 1) frame(first, count);
+        r.meet();
+        if (t > r.begin)
+          return back.add(r, first, count,
+                          [&](Index panel, Index column, Index n) { tile(panel, column - batch, n); });
+        return back.add(r, first, count, nothing);
+      }
+    frame(first, count);
+    r.meet();
+    back.template add<P, V>(r, first, count);
+    r.meet();
+  });
 }
 
 /// From the gradients of the sums, dz, to those of the weights: dW += the sum over frames of dz x^T.

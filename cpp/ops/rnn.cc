@@ -66,10 +66,12 @@ class Rnn final : public Operation<S> {
     product_.input(b_a_);
     const Packed<S> state = product_.state(W_aa_, past_);
     product_.place(b.scratch);
+    const bool relu = rectified(b.attributes);
     with_packet<S>(panels_.width(), [&]<class P>(P*) {
-      const bool relu = rectified(b.attributes);
-      activate_ = relu ? &Rnn::template activate<P, Relu> : &Rnn::template activate<P, Tanh>;
-      backward_ = relu ? &Rnn::template backward<P, Relu> : &Rnn::template backward<P, Tanh>;
+      with_size<P>(h_.shape.batch, h_.shape.features, [&]<Size size>() {
+        forward_ = relu ? &Rnn::template forward<P, Relu, size> : &Rnn::template forward<P, Tanh, size>;
+        backward_ = relu ? &Rnn::template backward<P, Relu, size> : &Rnn::template backward<P, Tanh, size>;
+      });
     });
     if (!h_.gradient) return;
     dz_ = {panels_, nullptr, x_.shape.batch * b.frames};
@@ -88,64 +90,72 @@ class Rnn final : public Operation<S> {
     to_past_.pack();
   }
 
-  void forward(const Range& r) override {
-    const Index end = free_before(r, x_.shape.batch);
-    const auto activate = [&](Index panel, Index column, Index count) {
-      activate_(*this, panel, column, count, end);
-    };
-    product_.before(r, sums_);
-    each_frame(r, x_.shape.batch,
-               [&](Index first, Index count) { product_.frame(first, count, sums_, r.rows(), activate); });
-  }
-
-  void backward(const Range& r) override {
-    const auto tile = [&](Index panel, Index column, Index count) {
-      backward_(*this, panel, column, count, 0);
-    };
-    const Span mine = r.rows().of(panels_);
-    const auto frame = [&](Index first, Index count) {
-      for (Index panel = mine.begin; panel < mine.end; ++panel) tile(panel, first, count);
-    };
-    through_time(r, x_.shape.batch, to_past_, to_past_.leads_to(h_), frame, tile);
-    to_x_.add(r);
-    r.meet();
-  }
-
+  void forward(const Range& r) override { forward_(*this, r); }
+  void backward(const Range& r) override { backward_(*this, r); }
   void accumulate(const Range& r, Part part) override { gradients_.accumulate(r, part); }
 
  private:
-  template <class P, class Activation>
-  static void activate(const Rnn& self, Index panel, Index column, Index count, Index end) {
+  /// How many packets a panel has; 0: any number.
+  template <Size size>
+  static constexpr int packets = size == Size::Packet ? 1 : 0;
+
+  template <class P, class Activation, Size size>
+  static void forward(const Rnn& self, const Range& r) {
     using namespace Eigen::internal;
-    self.template each_packet<P>(self.sums_, panel, column, count, [&](Index place, Index valid, S* z) {
-      const Index room = std::max(valid, end * self.h_.outer - place);
-      store_first(self.h_.value + place, Activation::value(ploadu<P>(z)), room);
+    constexpr int V = packets<size>;
+    const Panelled<S> sums = self.sums_;
+    const Tensor<S> h = self.h_;
+    const Index end = free_before(r, h.shape.batch);
+    const auto activate = [&](Index panel, Index column, Index count) BPTT_INLINED {
+      each_packet<P, V>(sums, h.outer, panel, column, count,
+                        [&](Index place, Index valid, S* z) BPTT_INLINED {
+                          const Index room = std::max(valid, end * h.outer - place);
+                          store_first(h.value + place, Activation::value(ploadu<P>(z)), room);
+                        });
+    };
+    self.product_.before(r, sums);
+    each_frame<size>(r, h.shape.batch, [&](Index first, Index count) BPTT_INLINED {
+      self.product_.template frame<P, V, size>(first, count, sums, r.rows(), activate);
     });
   }
 
   /// From the gradient of h to that under the activation.
-  template <class P, class Activation>
-  static void backward(const Rnn& self, Index panel, Index column, Index count, Index) {
+  template <class P, class Activation, Size size>
+  static void backward(const Rnn& self, const Range& r) {
     using namespace Eigen::internal;
-    self.template each_packet<P>(self.dz_, panel, column, count, [&](Index place, Index valid, S* dz) {
-      const P h = load_first<P>(self.h_.value + place, valid);
-      const P dh = load_first<P>(self.h_.gradient + place, valid);
-      pstoreu(dz, Activation::back(h, dh));
-    });
+    constexpr int V = packets<size>;
+    const Panelled<S> all = self.dz_;
+    const Tensor<S> h = self.h_;
+    const auto tile = [&](Index panel, Index column, Index count) BPTT_INLINED {
+      each_packet<P, V>(
+          all, h.outer, panel, column, count, [&](Index place, Index valid, S* dz) BPTT_INLINED {
+            const First<P> real(valid);
+            pstoreu(dz, Activation::back(real.load(h.value + place), real.load(h.gradient + place)));
+          });
+    };
+    const Span mine = r.rows().of(self.panels_);
+    const auto frame = [&](Index first, Index count) BPTT_INLINED {
+      each_panel<size>(mine, [&](Index panel) BPTT_INLINED { tile(panel, first, count); });
+    };
+    through_time<P, V, size>(r, h.shape.batch, self.to_past_, self.to_past_.leads_to(h), frame, tile);
+    self.to_x_.add(r);
+    r.meet();
   }
 
   /// Calls f(place, valid, numbers): where the packet's rows lie in h, how many there are from there on, and where they lie
-  /// in panels.
-  template <class P, class F>
-  void each_packet(const Panelled<S>& all, Index panel, Index column, Index count, F&& f) const {
-    const Index row = panels_.row(panel), height = panels_.height(panel), valid = panels_.valid(panel);
+  /// in panels, each of V packets, or, if V is 0, of any number.
+  template <class P, int V, class F>
+  BPTT_INLINED static void each_packet(const Panelled<S>& all, Index rows, Index panel, Index column,
+                                       Index count, F&& f) {
+    const Index row = panel * Tiles<S>::packets * width_of<P>;
+    const Index height = V > 0 ? V * width_of<P> : all.panels.height(panel);
     for (Index c = column; c < column + count; ++c) {
-      S* const numbers = all.at(panel, c);
-      for (Index i = 0; i < height; i += width_of<P>) f(c * h_.outer + row + i, valid - i, numbers + i);
+      S* const numbers = V > 0 ? all.template at<V * width_of<P>>(panel, c) : all.at(panel, c);
+      for (Index i = 0; i < height; i += width_of<P>) f(c * rows + row + i, rows - row - i, numbers + i);
     }
   }
 
-  using Pass = void (*)(const Rnn&, Index panel, Index column, Index count, Index end);
+  using Pass = void (*)(const Rnn&, const Range&);
 
   Tensor<S> x_, past_, W_ax_, W_aa_, b_a_, h_;
   Panels panels_;
@@ -154,7 +164,7 @@ class Rnn final : public Operation<S> {
   Panelled<S> dz_;    // scratch: the gradient of the sum under the activation
   Back<S> to_x_, to_past_;
   WeightGradients<S> gradients_;
-  Pass activate_ = nullptr, backward_ = nullptr;
+  Pass forward_, backward_;
 };
 
 const Register<Rnn> rnn{{

@@ -1,0 +1,100 @@
+// Products with a column that is alone, in line: sums stay in registers, and whoever wants them goes on with them there.
+#pragma once
+
+#include <bit>
+#include <span>
+
+#include "kernel/panels.h"
+#include "kernel/unrolled.h"
+
+namespace bptt {
+
+/// Calls f(n) with the constant n that a number of at least 1 and at most `most` is.
+template <int most, class F>
+BPTT_INLINED inline void constant(Index number, F&& f) {
+  unrolled<most>([&](auto n) BPTT_INLINED {
+    if (number == n + 1) f(std::integral_constant<int, n + 1>());
+  });
+}
+
+/// A b, as V packets of rows, for one column of b, whose pieces stand below one another. Of A, V packets for each step of
+/// the depth are `next` from those before. Several sums along the depth make up for the time that each addition takes.
+template <class P, int V>
+BPTT_INLINED inline Eigen::internal::PacketBlock<P, V> column_product(const ScalarOf<P>* a, Index next,
+                                                                      std::span<const Right<ScalarOf<P>>> b,
+                                                                      Index column) {
+  using namespace Eigen::internal;
+  using S = ScalarOf<P>;
+  constexpr int U = V >= 3 ? 2 : 4;
+  PacketBlock<P, V> sums[U];
+  unrolled<U>([&](auto u) { unrolled<V>([&](auto v) { sums[u].packet[v] = pset1<P>(S(0)); }); });
+  for (const Right<S>& right : b) {
+    const S* numbers = right.data + column * right.column;
+    const S* const end = a + right.depth * next;
+    const auto step = [&](auto u) BPTT_INLINED {
+      const P number = pset1<P>(numbers[u * right.step]);
+      unrolled<V>([&](auto v) BPTT_INLINED {
+        sums[u].packet[v] = pmadd(ploadu<P>(a + u * next + v * width_of<P>), number, sums[u].packet[v]);
+      });
+    };
+    for (; a + (U - 1) * next < end; a += U * next, numbers += U * right.step) unrolled<U>(step);
+    unrolled<U - 1>([&](auto u) BPTT_INLINED {
+      if (a + u * next < end) step(u);
+    });
+    a = end;
+  }
+  unrolled<std::countr_zero(unsigned{U})>([&](auto level) {
+    constexpr int half = U >> (level + 1);
+    unrolled<half>([&](auto u) {
+      unrolled<V>([&](auto v) { sums[u].packet[v] = padd(sums[u].packet[v], sums[u + half].packet[v]); });
+    });
+  });
+  return sums[0];
+}
+
+/// A^T b of so few columns of A at most.
+template <class P>
+inline constexpr int most_dots = std::min<int>(width_of<P>, 8);
+
+/// The other way: dot products of b with a few columns of A, of which each lane of a packet has a part. So no transpose has
+/// to be packed, which for so few would take longer than all products with it. It is always the same number of columns,
+/// `most_dots`, which lie in memory that can be read, whatever it holds.
+template <class P>
+class Dots {
+  using S = ScalarOf<P>;
+  static constexpr int W = width_of<P>;
+
+ public:
+  BPTT_INLINED Dots() {
+    unrolled<W>([&](auto k) BPTT_INLINED { parts_.packet[k] = Eigen::internal::pset1<P>(S(0)); });
+  }
+
+  /// Adds some rows, V packets, of A's columns, which are `next` apart.
+  template <int V>
+  BPTT_INLINED void add(const S* a, Index next, const Eigen::internal::PacketBlock<P, V>& b) {
+    using namespace Eigen::internal;
+    unrolled<most_dots<P>>([&](auto k) BPTT_INLINED {
+      unrolled<V>([&](auto v) BPTT_INLINED {
+        parts_.packet[k] = pmadd(ploadu<P>(a + k * next + v * W), b.packet[v], parts_.packet[k]);
+      });
+    });
+  }
+
+  /// The first n numbers, and zeros behind them.
+  BPTT_INLINED P sums(Index n) {
+    using namespace Eigen::internal;
+    ptranspose(parts_);
+    unrolled<std::countr_zero(unsigned{W})>([&](auto level) BPTT_INLINED {
+      constexpr int half = W >> (level + 1);
+      unrolled<half>(
+          [&](auto k) BPTT_INLINED { parts_.packet[k] = padd(parts_.packet[k], parts_.packet[k + half]); });
+    });
+    const P number = plset<P>(S(0));
+    return pand(pcmp_lt(number, pset1<P>(static_cast<S>(n))), parts_.packet[0]);
+  }
+
+ private:
+  Eigen::internal::PacketBlock<P, W> parts_;
+};
+
+}  // namespace bptt
