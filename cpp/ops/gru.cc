@@ -162,16 +162,16 @@ class ResetAfter final : public Operation<S> {
   template <class P>
   BPTT_INLINED static void begin_cell(const ResetAfter& self, Index panel, Index column, Index count,
                                       Index end) {
-    each_column<P, 4>(self.gates_, self.H_, panel, column, count, end, [&](const Place<S>& at) BPTT_INLINED {
-      set(at, HN, load_first<P>(self.b_hn_.value + at.unit, at.valid));
-    });
+    const auto unit = [&](const Place<S>& at)
+                          BPTT_INLINED { set(at, HN, load_first<P>(self.b_hn_.value + at.unit, at.valid)); };
+    each_column<P, 4>(self.gates_, self.H_, panel, column, count, end, unit);
   }
 
   template <class P>
   BPTT_INLINED static void forward_cell(const ResetAfter& self, Index panel, Index column, Index count,
                                         Index end) {
     using namespace Eigen::internal;
-    each_column<P, 4>(self.gates_, self.H_, panel, column, count, end, [&](const Place<S>& at) BPTT_INLINED {
+    const auto unit = [&](const Place<S>& at) BPTT_INLINED {
       const P past = state<P>(self.past_.value, at);
       const P r = packet_sigmoid(gate<P>(at, R)), z = packet_sigmoid(gate<P>(at, Z));
       const P n = packet_tanh(pmadd(r, gate<P>(at, HN), gate<P>(at, N)));
@@ -179,7 +179,8 @@ class ResetAfter final : public Operation<S> {
       set(at, R, r);
       set(at, Z, z);
       set_state(self.h_.value, at, mix(z, n, past));
-    });
+    };
+    each_column<P, 4>(self.gates_, self.H_, panel, column, count, end, unit);
   }
 
   /// Each gate gives way to the gradient of its sum.
@@ -187,7 +188,7 @@ class ResetAfter final : public Operation<S> {
   BPTT_INLINED static void backward_cell(const ResetAfter& self, Index panel, Index column, Index count,
                                          Index end) {
     using namespace Eigen::internal;
-    each_column<P, 4>(self.gates_, self.H_, panel, column, count, end, [&](const Place<S>& at) BPTT_INLINED {
+    const auto unit = [&](const Place<S>& at) BPTT_INLINED {
       const P dh = state<P>(self.h_.gradient, at), past = state<P>(self.past_.value, at);
       const P r = gate<P>(at, R), z = gate<P>(at, Z);
       const auto [dn, dz] = unmix(dh, z, gate<P>(at, N), past);
@@ -196,7 +197,8 @@ class ResetAfter final : public Operation<S> {
       set(at, Z, dz);
       set(at, HN, pmul(dn, r));
       if (S* const to = self.past_.gradient) set_state(to, at, pmadd(dh, z, whole_state<P>(to, at)));
-    });
+    };
+    each_column<P, 4>(self.gates_, self.H_, panel, column, count, end, unit);
   }
 
   Index H_, batch_;
@@ -336,12 +338,13 @@ class ResetBefore final : public Operation<S> {
   BPTT_INLINED static void forward_gates(const ResetBefore& self, Index panel, Index column, Index count,
                                          Index end) {
     using namespace Eigen::internal;
-    each_column<P, 2>(self.gates_, self.H_, panel, column, count, end, [&](const Place<S>& at) BPTT_INLINED {
+    const auto unit = [&](const Place<S>& at) BPTT_INLINED {
       const P r = packet_sigmoid(gate<P>(at, R));
       set(at, R, r);
       set(at, Z, packet_sigmoid(gate<P>(at, Z)));
       set_state(self.kept_.value, at, pmul(r, state<P>(self.seen_.value, at)));
-    });
+    };
+    each_column<P, 2>(self.gates_, self.H_, panel, column, count, end, unit);
   }
 
   template <class P>
@@ -376,11 +379,12 @@ class ResetBefore final : public Operation<S> {
   BPTT_INLINED static void backward_gates(const ResetBefore& self, Index panel, Index column, Index count,
                                           Index end) {
     using namespace Eigen::internal;
-    each_column<P, 2>(self.gates_, self.H_, panel, column, count, end, [&](const Place<S>& at) BPTT_INLINED {
+    const auto unit = [&](const Place<S>& at) BPTT_INLINED {
       const P d_kept = state<P>(self.kept_.gradient, at), r = gate<P>(at, R);
       set(at, R, pmul(pmul(d_kept, state<P>(self.seen_.value, at)), slope_of_sigmoid(r)));
       if (S* const to = self.seen_.gradient) set_state(to, at, pmadd(d_kept, r, whole_state<P>(to, at)));
-    });
+    };
+    each_column<P, 2>(self.gates_, self.H_, panel, column, count, end, unit);
   }
 
   /// Calls f(place, candidate) for the columns of one panel of gates.

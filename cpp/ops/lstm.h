@@ -228,38 +228,35 @@ class Lstm final : public Operation<S> {
   template <class P>
   BPTT_INLINED static void forward_cell(const Cell& cell, Index panel, Index column, Index count, Index end) {
     using namespace Eigen::internal;
-    each_column<P, gate_count>(cell.gates, cell.H, panel, column, count, end,
-                               [&](const Place<S>& at) BPTT_INLINED {
-                                 const P past = state<P>(cell.c_past.value, at);
-                                 P i = gate<P>(at, I);
-                                 if (cell.peephole == Peephole::Diagonal)
-                                   i = pmadd(diagonal<P>(cell.W_cif, 0, cell.H, at), past, i);
-                                 i = packet_sigmoid(i);
-                                 const P g = packet_tanh(gate<P>(at, G));
-                                 P c;
-                                 if constexpr (coupled) {
-                                   c = pmadd(i, psub(g, past), past);
-                                 } else {
-                                   P f = gate<P>(at, F);
-                                   if (cell.peephole == Peephole::Diagonal)
-                                     f = pmadd(diagonal<P>(cell.W_cif, 1, cell.H, at), past, f);
-                                   f = packet_sigmoid(f);
-                                   c = pmadd(f, past, pmul(i, g));
-                                   set(at, F, f);
-                                 }
-                                 set(at, I, i);
-                                 set(at, G, g);
-                                 set_state(cell.c.value, at, c);
-                                 if (cell.peephole != Peephole::Full) output(cell, at, c);
-                               });
+    const auto unit = [&](const Place<S>& at) BPTT_INLINED {
+      const P past = state<P>(cell.c_past.value, at);
+      P i = gate<P>(at, I);
+      if (cell.peephole == Peephole::Diagonal) i = pmadd(diagonal<P>(cell.W_cif, 0, cell.H, at), past, i);
+      i = packet_sigmoid(i);
+      const P g = packet_tanh(gate<P>(at, G));
+      P c;
+      if constexpr (coupled) {
+        c = pmadd(i, psub(g, past), past);
+      } else {
+        P f = gate<P>(at, F);
+        if (cell.peephole == Peephole::Diagonal) f = pmadd(diagonal<P>(cell.W_cif, 1, cell.H, at), past, f);
+        f = packet_sigmoid(f);
+        c = pmadd(f, past, pmul(i, g));
+        set(at, F, f);
+      }
+      set(at, I, i);
+      set(at, G, g);
+      set_state(cell.c.value, at, c);
+      if (cell.peephole != Peephole::Full) output(cell, at, c);
+    };
+    each_column<P, gate_count>(cell.gates, cell.H, panel, column, count, end, unit);
   }
 
   template <class P>
   BPTT_INLINED static void forward_output(const Cell& cell, Index panel, Index column, Index count,
                                           Index end) {
-    each_column<P, gate_count>(cell.gates, cell.H, panel, column, count, end,
-                               [&](const Place<S>& at)
-                                   BPTT_INLINED { output(cell, at, state<P>(cell.c.value, at)); });
+    const auto unit = [&](const Place<S>& at) BPTT_INLINED { output(cell, at, state<P>(cell.c.value, at)); };
+    each_column<P, gate_count>(cell.gates, cell.H, panel, column, count, end, unit);
   }
 
   template <class P>
@@ -281,35 +278,35 @@ class Lstm final : public Operation<S> {
                                            Index end) {
     using namespace Eigen::internal;
     const P one = pset1<P>(S(1));
-    each_column<P, gate_count>(
-        cell.gates, cell.H, panel, column, count, end, [&](const Place<S>& at) BPTT_INLINED {
-          const P dh = state<P>(cell.m.gradient, at);
-          const P tanh_c = state<P>(cell.tanh_c, at);
-          const P o = gate<P>(at, O), dh_o = pmul(dh, o);
-          const P d_o = pmul(pmul(dh_o, tanh_c), psub(one, o));
-          const auto add = [&](const P& dc)
-                               BPTT_INLINED {  // zeros to what follows, which somebody may still read
-                                 const P sum = pmadd(dh_o, psub(one, pmul(tanh_c, tanh_c)), dc);
-                                 if (cell.peephole != Peephole::Diagonal) return sum;
-                                 return pmadd(diagonal<P>(cell.W_co, 0, cell.H, at), d_o, sum);
-                               };
-          const P dc = add(state<P>(cell.c.gradient, at));
-          set(at, O, d_o);
-          set_state(cell.c.gradient, at, add(whole_state<P>(cell.c.gradient, at)));
-          if (cell.peephole != Peephole::Full) inner(cell, at, dc);
-        });
+    const auto unit = [&](const Place<S>& at) BPTT_INLINED {
+      const P dh = state<P>(cell.m.gradient, at);
+      const P tanh_c = state<P>(cell.tanh_c, at);
+      const P o = gate<P>(at, O), dh_o = pmul(dh, o);
+      const P d_o = pmul(pmul(dh_o, tanh_c), psub(one, o));
+      // To what follows, which somebody may still read, zeros.
+      const auto add = [&](const P& dc) BPTT_INLINED {
+        const P sum = pmadd(dh_o, psub(one, pmul(tanh_c, tanh_c)), dc);
+        if (cell.peephole != Peephole::Diagonal) return sum;
+        return pmadd(diagonal<P>(cell.W_co, 0, cell.H, at), d_o, sum);
+      };
+      const P dc = add(state<P>(cell.c.gradient, at));
+      set(at, O, d_o);
+      set_state(cell.c.gradient, at, add(whole_state<P>(cell.c.gradient, at)));
+      if (cell.peephole != Peephole::Full) into_gates(cell, at, dc);
+    };
+    each_column<P, gate_count>(cell.gates, cell.H, panel, column, count, end, unit);
   }
 
   template <class P>
   BPTT_INLINED static void backward_cell(const Cell& cell, Index panel, Index column, Index count,
                                          Index end) {
-    each_column<P, gate_count>(cell.gates, cell.H, panel, column, count, end,
-                               [&](const Place<S>& at)
-                                   BPTT_INLINED { inner(cell, at, state<P>(cell.c.gradient, at)); });
+    const auto unit = [&](const Place<S>& at)
+                          BPTT_INLINED { into_gates(cell, at, state<P>(cell.c.gradient, at)); };
+    each_column<P, gate_count>(cell.gates, cell.H, panel, column, count, end, unit);
   }
 
   template <class P>
-  BPTT_INLINED static void inner(const Cell& cell, const Place<S>& at, const P& dc) {
+  BPTT_INLINED static void into_gates(const Cell& cell, const Place<S>& at, const P& dc) {
     using namespace Eigen::internal;
     const P one = pset1<P>(S(1));
     const P past = state<P>(cell.c_past.value, at);
@@ -337,13 +334,13 @@ class Lstm final : public Operation<S> {
   static void diagonals(const Cell& cell, Index panel, Index column, Index count) {
     using namespace Eigen::internal;
     P i = pset1<P>(S(0)), f = i, o = i;
-    each_column<P, gate_count>(cell.gates, cell.H, panel, column, count, 0,
-                               [&](const Place<S>& at) BPTT_INLINED {
-                                 const P past = state<P>(cell.c_past.value, at);
-                                 i = pmadd(gate<P>(at, I), past, i);
-                                 if constexpr (!coupled) f = pmadd(gate<P>(at, F), past, f);
-                                 o = pmadd(gate<P>(at, O), state<P>(cell.c.value, at), o);
-                               });
+    const auto sum = [&](const Place<S>& at) BPTT_INLINED {
+      const P past = state<P>(cell.c_past.value, at);
+      i = pmadd(gate<P>(at, I), past, i);
+      if constexpr (!coupled) f = pmadd(gate<P>(at, F), past, f);
+      o = pmadd(gate<P>(at, O), state<P>(cell.c.value, at), o);
+    };
+    each_column<P, gate_count>(cell.gates, cell.H, panel, column, count, 0, sum);
     const Index unit = cell.gates.panels.row(panel), valid = cell.gates.panels.valid(panel, 0);
     const auto add = [&](S* to, const P& sum) {
       store_first(to + unit, padd(load_first<P>(to + unit, valid), sum), valid);
