@@ -18,9 +18,9 @@ namespace bptt {
 class Team {
  public:
   /// Windows of less work than this, in multiplications of one forward, are not shared out: docs/threads.md.
-  static constexpr Index worth = Index{1} << 26;
+  static constexpr Index worth = Index{1} << 25;
   /// Nor are the rows of a frame, where threads meet in every one, with less than this part of that.
-  static constexpr Index meetings = 256;
+  static constexpr Index meetings = 128;
 
   explicit Team(Index threads, Index least = worth);
   ~Team();

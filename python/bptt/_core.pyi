@@ -132,7 +132,7 @@ class Team:
     """
     The threads that share the large windows of a net.
     """
-    def __init__(self, threads: typing.SupportsInt | typing.SupportsIndex, least: typing.SupportsInt | typing.SupportsIndex = 67108864) -> None:
+    def __init__(self, threads: typing.SupportsInt | typing.SupportsIndex, least: typing.SupportsInt | typing.SupportsIndex = 33554432) -> None:
         ...
     @property
     def least(self) -> int:
