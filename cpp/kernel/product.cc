@@ -113,34 +113,38 @@ void Factor<S>::pack_all() {
   with_packet<S>(panels.width(), [&]<class P>(P*) {
     Index before = 0;  // depth of the blocks to the left
     for (const Block& block : blocks_) {
-      const Index rows = block.transposed ? block.w.cols() : block.w.rows();
       for (Index panel = 0; panel < panels.count(); ++panel) {
-        const Index height = panels.height(panel);
-        S* to = packed_.at(panel, before);
-        Index row = panels.row(panel), valid = panels.valid(panel);
-        for (S* const end = to + height; to < end; to += width_of<P>) {
-          const Index real = row < rows ? std::min(valid, width_of<P>) : 0;
-          if (block.transposed)
-            pack_transposed<P>(block, row, real, to, height);
-          else
-            pack_rows<P>(block, row, real, to, height);
-          row += panels.packet();
-          valid -= panels.fewer();
-        }
+        S* const to = packed_.at(panel, before);
+        const Index packets = panels.packets(panel);
+        if (block.transposed)
+          for (Index v = 0; v < packets; ++v)
+            pack_transposed<P>(block, panels.row(panel) + v * panels.packet(), real(block.w.cols(), panel, v),
+                               to + v * width_of<P>, panels.height(panel));
+        else
+          constant<Tiles<S>::packets>(packets,
+                                      [&](auto all) { this->template pack_rows<P, all>(block, panel, to); });
       }
       before += block.depth;
     }
   });
 }
 
-/// A packet of rows, of which `valid` are real; the numbers of one step of the depth are `next` from those of the last.
+/// The rows of a panel, in one pass over the depth.
 template <class S>
-template <class P>
-void Factor<S>::pack_rows(const Block& block, Index row, Index valid, S* to, Index next) {
-  const S* from = block.w.data() + (valid > 0 ? row : 0);
-  const Index depth = block.depth, outer = block.w.outerStride();
-  const First<P> real(valid);
-  for (Index k = 0; k < depth; ++k, from += outer, to += next) Eigen::internal::pstoreu(to, real.load(from));
+template <class P, int packets>
+void Factor<S>::pack_rows(const Block& block, Index panel, S* to) const {
+  const Panels& panels = packed_.panels;
+  const S* from[packets];
+  First<P> real[packets];
+  unrolled<packets>([&](auto v) {
+    const Index n = this->real(block.w.rows(), panel, v);
+    from[v] = block.w.data() + (n > 0 ? panels.row(panel) + v * panels.packet() : 0);
+    real[v] = First<P>(n);
+  });
+  const Index outer = block.w.outerStride();
+  for (Index k = 0; k < block.depth; ++k, to += packets * width_of<P>)
+    unrolled<packets>(
+        [&](auto v) { Eigen::internal::pstoreu(to + v * width_of<P>, real[v].load(from[v] + k * outer)); });
 }
 
 /// The same of W^T, square by square.

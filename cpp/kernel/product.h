@@ -236,8 +236,13 @@ class Factor {
   }
 
   void pack_all();
-  template <class P>
-  static void pack_rows(const Block& block, Index row, Index valid, S* to, Index next);
+  /// How many rows of a packet are among the first `rows`: all that are valid, or none.
+  Index real(Index rows, Index panel, Index packet) const {
+    const Panels& panels = packed_.panels;
+    return panels.row(panel) + packet * panels.packet() < rows ? panels.valid(panel, packet) : 0;
+  }
+  template <class P, int packets>
+  void pack_rows(const Block& block, Index panel, S* to) const;
   template <class P>
   static void pack_transposed(const Block& block, Index row, Index valid, S* to, Index next);
 

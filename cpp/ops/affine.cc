@@ -14,6 +14,16 @@ std::vector<std::string> row_blocks(const Attributes& attributes) {
   return all;
 }
 
+/// y += x for n numbers.
+template <class S>
+void add_in_packets(const S* x, S* y, Index n) {
+  using P = FullPacket<S>;
+  for (Index i = 0; i < n; i += width_of<P>) {
+    const First<P> rest(n - i);
+    rest.store(y + i, Eigen::internal::padd(rest.load(y + i), rest.load(x + i)));
+  }
+}
+
 /// The weights that meet one input, or the biases: the row blocks of one matrix.
 template <class S>
 struct Column {
@@ -41,13 +51,15 @@ struct Column {
     if (!copied) return;
     whole.outer = rows;
     whole.value = scratch.take(whole.shape.size());
+    if (whole.value) whole.values(0).setZero();  // and where a weight is absent, it stays so
   }
 
   void copy() {
     if (!copied) return;
-    whole.values(0).setZero();
     for (const auto& [row, weight, panels] : blocks)
-      whole.values(0).middleRows(row, weight.shape.features) = weight.values(0);
+      for (Index c = 0; c < weight.shape.batch; ++c)
+        copy_in_packets(weight.value + c * weight.outer, whole.value + row + c * whole.outer,
+                        weight.shape.features);
   }
 
   /// dW += dy x^T for each weight by itself.
@@ -113,7 +125,8 @@ class Affine final : public Operation<S> {
 
   void forward(const Range& r) override {
     columns(r, y_.shape.batch, [&](Index first, Index count) {
-      if (base_.value) of(y_, y_.value, first, count) = of(base_, base_.value, first, count);
+      const Index from = first * rows(), n = count * rows();
+      if (base_.value) copy_in_packets(base_.value + from, y_.value + from, n);
       left_.multiply(right_, y_.values(0), base_.value != nullptr, first, count, alone(count),
                      Part{}.of(left_.panels()), nothing);
     });
@@ -121,7 +134,8 @@ class Affine final : public Operation<S> {
 
   void backward(const Range& r) override {
     columns(r, y_.shape.batch, [&](Index first, Index count) {
-      if (base_.gradient) of(base_, base_.gradient, first, count) += of(y_, y_.gradient, first, count);
+      const Index from = first * rows(), n = count * rows();
+      if (base_.gradient) add_in_packets(y_.gradient + from, base_.gradient + from, n);
       for (const Back<S>& back : back_) back.add(r, first, count, nothing);  // dx_k += W_k^T dy
     });
   }
@@ -135,10 +149,7 @@ class Affine final : public Operation<S> {
   }
 
  private:
-  /// Some columns of a value with one matrix for each frame.
-  static MatrixMap<S> of(const Tensor<S>& x, S* base, Index first, Index count) {
-    return {base + first * x.outer, x.shape.features, count, Eigen::OuterStride<>(x.outer)};
-  }
+  Index rows() const { return y_.shape.features; }
   static constexpr S one = 1;
   bool alone(Index count) const { return count == 1 && y_.shape.batch == 1; }
 
