@@ -53,7 +53,8 @@ void outer_products(std::span<const Outer<S>> terms, const Panels& panels, Span 
   task.add = true;
   Index all = 0;
   for (const Outer<S>& term : terms) all += term.strips.count;
-  const auto [which, some] = Share(panels.count(), all, part);
+  const Share share(panels.count(), all, part);
+  const Span which = share.panels, some = share.tiles;
   const bool gathers = room && which.end - which.begin >= 8;
   const auto gathered = [&](const Outer<S>& term) {
     return gathers && term.outer >= page / 2 / Index{sizeof(S)};
