@@ -100,67 +100,59 @@ class Factor {
     pack_all();
   }
 
-  /// y (+)= A b, for columns `first` to `first + count` of both. b's pieces stand below one another. `alone`: the
-  /// product never has a second column. After each tile calls after(panel, column, columns). Of the rows only those in
-  /// the panels `which`. To what follows in y a column alone may add zeros.
+  /// y (+)= A b, for columns `first` to `first + count` of both, which are several. b's pieces stand below one another.
+  /// After each tile calls after(panel, column, columns). Of the rows only those in the panels `which`.
   template <class After>
-  void multiply(const std::vector<Right<S>>& b, MatrixMap<S> y, bool add, Index first, Index count,
-                bool alone, Span which, After&& after) const {
-    const Panels& panels = packed_.panels;
-    tiles(b, first, count, alone, which, after, [&](Task<S>& task, Index panel, Index column) {
-      task.y = y.data() + panels.row(panel) + column * y.outerStride();
-      task.packet = panels.packet();
-      task.column = y.outerStride();
-      task.valid = panels.valid(panel);
-      if (add && alone)
-        task.valid = std::max(task.valid, (y.cols() - column) * y.outerStride() - panels.row(panel));
-      task.fewer = panels.fewer();
-      task.add = add;
-    });
+  void multiply(const std::vector<Right<S>>& b, const MatrixMap<S>& y, bool add, Index first, Index count,
+                Span which, After&& after) const {
+    tiles(b, first, count, which, after,
+          [&](Task<S>& task, Index panel, Index column) { aim(task, y, add, panel, column); });
+  }
+  /// The same with nothing after. `alone`: the product never has a second column; then zeros may be added to what follows
+  /// in y.
+  void multiply(const std::vector<Right<S>>& b, const MatrixMap<S>& y, bool add, Index first, Index count,
+                bool alone, Span which) const {
+    if (!alone) return multiply(b, y, add, first, count, which, [](Index, Index, Index) {});
+    for (Index panel = which.begin; panel < which.end; ++panel) {
+      Task<S> task{};
+      aim(task, y, add, panel, first);
+      if (add) task.valid = std::max(task.valid, (y.cols() - first) * y.outerStride() - panels().row(panel));
+      this->alone(task, b, panel, first);
+    }
   }
 
   /// The same for y in the factor's panels, several columns.
   template <class After>
   void multiply(const std::vector<Right<S>>& b, const Panelled<S>& y, bool add, Index first, Index count,
                 Span which, After&& after) const {
-    tiles(b, first, count, false, which, after, [&](Task<S>& task, Index panel, Index column) {
-      task.y = y.at(panel, column);
-      task.packet = y.panels.width();
-      task.column = y.panels.height(panel);
-      task.valid = task.packet;
-      task.fewer = 0;
-      task.add = add;
-    });
+    tiles(b, first, count, which, after,
+          [&](Task<S>& task, Index panel, Index column) { aim(task, y, add, panel, column); });
   }
 
-  /// The same for a column alone, in line. Of V packets P each are the panels, or, if V is 0, of any number; those of y have
-  /// `of` packets. If there is a `single` panel, that is all.
+  /// The same for a column alone. Where all panels are of V packets P, in line; those of y have `of` packets; if there is a
+  /// `single` panel, that is all. Where they are not, V is 0.
   template <class P, int V, bool single = false, int of = V, class After>
   BPTT_INLINED void column(const std::vector<Right<S>>& b, const Panelled<S>& y, bool add, Index column,
                            Span which, After&& after) const {
     using namespace Eigen::internal;
+    constexpr Index height = V * width_of<P>, y_height = of * width_of<P>;
     if (single && which.begin == which.end) return;
     if constexpr (single) which = {0, 1};
-    const S* left = packed_.at(which.begin, 0);
-    const auto one = [&](auto packets, Index panel, S* to) BPTT_INLINED {
-      constexpr Index height = packets * width_of<P>;
-      const PacketBlock<P, packets> sums = column_product<P, packets>(left, height, b, column);
-      left += packed_.columns * height;
-      unrolled<packets>([&](auto v) BPTT_INLINED {
-        S* const at = to + v * width_of<P>;
-        pstoreu(at, add ? padd(ploadu<P>(at), sums.packet[v]) : sums.packet[v]);
-      });
-      after(panel, column, Index{1});
-    };
-    if constexpr (V > 0) {
-      S* to = y.template at<of * width_of<P>>(which.begin, column);
-      for (Index panel = which.begin; panel < which.end; ++panel, to += y.columns * of * width_of<P>)
-        one(std::integral_constant<int, V>(), panel, to);
-    } else {
-      for (Index panel = which.begin; panel < which.end; ++panel)
-        constant<Tiles<S>::packets>(packed_.panels.packets(panel), [&](auto packets) BPTT_INLINED {
-          one(packets, panel, y.at(panel, column));
+    for (Index panel = which.begin; panel < which.end; ++panel) {
+      if constexpr (V > 0) {
+        const S* const left = packed_.template at<height>(panel, 0);
+        const PacketBlock<P, V> sums = column_product<P, V>(left, height, b, column);
+        S* const to = y.template at<y_height>(panel, column);
+        unrolled<V>([&](auto v) BPTT_INLINED {
+          S* const at = to + v * width_of<P>;
+          pstoreu(at, add ? padd(ploadu<P>(at), sums.packet[v]) : sums.packet[v]);
         });
+      } else {
+        Task<S> task{};
+        aim(task, y, add, panel, column);
+        alone(task, b, panel, column);
+      }
+      after(panel, column, Index{1});
     }
   }
 
@@ -178,27 +170,39 @@ class Factor {
     packed_.columns += block.depth;
   }
 
-  /// A column alone meets each panel once.
-  template <class After, class Aim>
-  void column(const std::vector<Right<S>>& b, Index first, Span which, After&& after, Aim&& aim) const {
+  /// To the numbers of y that a panel makes.
+  void aim(Task<S>& task, const MatrixMap<S>& y, bool add, Index panel, Index column) const {
     const Panels& panels = packed_.panels;
-    Task<S> task{};
+    task.y = const_cast<S*>(y.data()) + panels.row(panel) + column * y.outerStride();
+    task.packet = panels.packet();
+    task.column = y.outerStride();
+    task.valid = panels.valid(panel);
+    task.fewer = panels.fewer();
+    task.add = add;
+  }
+
+  void aim(Task<S>& task, const Panelled<S>& y, bool add, Index panel, Index column) const {
+    task.y = y.at(panel, column);
+    task.packet = y.panels.width();
+    task.column = y.panels.height(panel);
+    task.valid = task.packet;
+    task.fewer = 0;
+    task.add = add;
+  }
+
+  /// A panel with a column that is alone.
+  void alone(Task<S>& task, const std::vector<Right<S>>& b, Index panel, Index column) const {
     task.right = b.data();
     task.pieces = std::ssize(b);
-    task.first = first;
-    for (Index panel = which.begin; panel < which.end; ++panel) {
-      task.left = packed_.at(panel, 0);
-      task.next = panels.height(panel);
-      aim(task, panel, first);
-      (*tiles_)(panels.packets(panel), Tiles<S>::alone, task);
-      after(panel, first, 1);
-    }
+    task.first = column;
+    task.left = packed_.at(panel, 0);
+    task.next = packed_.panels.height(panel);
+    (*tiles_)(packed_.panels.packets(panel), Tiles<S>::alone, task);
   }
 
   template <class After, class Aim>
-  void tiles(const std::vector<Right<S>>& b, Index first, Index count, bool alone, Span which, After&& after,
+  void tiles(const std::vector<Right<S>>& b, Index first, Index count, Span which, After&& after,
              Aim&& aim) const {
-    if (alone) return column(b, first, which, after, aim);
     const Panels& panels = packed_.panels;
     // From further away a panel comes in parts of its depth, which leave room for the part that comes next.
     const bool distant = far<S>(packed_.size());

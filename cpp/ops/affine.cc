@@ -128,7 +128,7 @@ class Affine final : public Operation<S> {
       const Index from = first * rows(), n = count * rows();
       if (base_.value) copy_in_packets(base_.value + from, y_.value + from, n);
       left_.multiply(right_, y_.values(0), base_.value != nullptr, first, count, alone(count),
-                     Part{}.of(left_.panels()), nothing);
+                     Part{}.of(left_.panels()));
     });
   }
 
@@ -136,7 +136,7 @@ class Affine final : public Operation<S> {
     columns(r, y_.shape.batch, [&](Index first, Index count) {
       const Index from = first * rows(), n = count * rows();
       if (base_.gradient) add_in_packets(y_.gradient + from, base_.gradient + from, n);
-      for (const Back<S>& back : back_) back.add(r, first, count, nothing);  // dx_k += W_k^T dy
+      for (const Back<S>& back : back_) back.add_plain(r, first, count);  // dx_k += W_k^T dy
     });
   }
 

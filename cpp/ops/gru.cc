@@ -326,7 +326,14 @@ class ResetBefore final : public Operation<S> {
       each_panel<size>(
           mine, [&](Index panel) BPTT_INLINED { backward_candidate<P>(self, panel, first, count, end); });
       r.meet();
-      self.to_kept_.add(r, first, count, gates);
+      if constexpr (size == Size::Lanes) {
+        self.to_kept_.add_tiles(r, first, count, gates);
+      } else {
+        self.to_kept_.template add<P, size == Size::Packet ? 1 : 0>(r, first, count);
+        r.meet();
+        each_panel<size>(
+            mine, [&](Index panel) BPTT_INLINED { backward_gates<P>(self, panel, first, count, end); });
+      }
     };
     through_time<P, 2, size>(r, self.batch_, self.to_seen_, false, frame, nothing);
     self.gates_to_x_.add(r);

@@ -31,7 +31,7 @@ class Linear final : public Operation<S> {
 
   void forward(const Range& r) override {
     columns(y_.frames(r), y_.shape.batch, [&](Index first, Index count) {
-      left_.multiply(right_, y_.values(0), false, first, count, alone_, Part{}.of(left_.panels()), nothing);
+      left_.multiply(right_, y_.values(0), false, first, count, alone_, Part{}.of(left_.panels()));
     });
   }
 
@@ -56,7 +56,7 @@ class Linear final : public Operation<S> {
     if (!b_.gradient) return;
     columns(y_.frames(r), y_.shape.batch, [&](Index first, Index count) {
       transposed_.multiply(gradient_, b_.gradients(0), !b_.fresh, first, count, alone_,
-                           Part{}.of(transposed_.panels()), nothing);
+                           Part{}.of(transposed_.panels()));
     });
   }
 

@@ -180,7 +180,7 @@ class Lstm final : public Operation<S> {
       if constexpr (Form::projected) {
         r.meet();
         self.project_.multiply(self.project_pieces_, self.h_.values(0), false, first, count,
-                               size != Size::Lanes, r.rows().of(self.project_.panels()), nothing);
+                               size != Size::Lanes, r.rows().of(self.project_.panels()));
       }
     });
   }
@@ -193,7 +193,7 @@ class Lstm final : public Operation<S> {
     const auto frame = [&](Index first, Index count) BPTT_INLINED {
       if constexpr (Form::projected) {
         self.to_m_.multiply(self.to_m_pieces_, cell.m.gradients(0), false, first, count, size != Size::Lanes,
-                            r.rows().of(self.to_m_.panels()), nothing);
+                            r.rows().of(self.to_m_.panels()));
         r.meet();
       }
       each_panel<size>(mine,

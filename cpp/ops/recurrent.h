@@ -190,27 +190,44 @@ class Back {
   void pack() { transposed_.pack(); }
 
   void add(const Range& r) const {
-    columns(r, x_.shape.batch, [&](Index first, Index count) { add(r, first, count, nothing); });
+    columns(r, x_.shape.batch, [&](Index first, Index count) { add(r, first, count); });
   }
-  /// The same for some columns of the range; then after(panel, column, count) for each tile.
-  template <class After>
-  void add(const Range& r, Index first, Index count, After&& after) const {
+  /// The same for some columns of the range; not where W is packed already.
+  void add(const Range& r, Index first, Index count) const {
     if (!x_.gradient) return;
-    if (packed_) {
-      if (!r.leads()) return;
-      with_packet<S>(packed_->panels().width(), [&]<class P>(P*) { dots<P, 0>(r, first); });
-      return after(0, first, 1);
-    }
-    const MatrixMap<S> y = x_.gradients({0, free_before(r, x_.shape.batch)});
     const bool alone = x_.shape.batch == 1 && count == 1;
-    transposed_.multiply(pieces_, y, !x_.fresh, first, count, alone, r.rows().of(transposed_.panels()),
-                         after);
+    transposed_.multiply(pieces_, x_.gradients({0, free_before(r, x_.shape.batch)}), !x_.fresh, first, count,
+                         alone, r.rows().of(transposed_.panels()));
   }
-  /// And in line where W is packed already: P are the packets of dz, and V how many of each of its panels W has to do with.
+  /// Where it may be. P are the packets of dz, and V how many of each of its panels W has to do with; 0 where panels differ,
+  /// whose x has more numbers than a packet has.
   template <class P, int V>
   BPTT_INLINED void add(const Range& r, Index first, Index count) const {
-    if (x_.gradient && packed_) return r.leads() ? dots<P, V>(r, first) : void();
-    add(r, first, count, nothing);
+    if constexpr (V > 0)
+      if (packed_) {
+        if (x_.gradient && r.leads())
+          dots<P, true>(r, first,
+                        [](const Met&, auto&& add) BPTT_INLINED { add(std::integral_constant<int, V>()); });
+        return;
+      }
+    add(r, first, count);
+  }
+  /// The same for a dz in plain columns.
+  void add_plain(const Range& r, Index first, Index count) const {
+    if (!packed_) return add(r, first, count);
+    if (!x_.gradient || !r.leads()) return;
+    with_packet<S>(packed_->panels().width(), [&]<class P>(P*) {
+      dots<P, false>(r, first, [](const Met& met, auto&& add) {
+        constant<Tiles<S>::packets>((met.dz.depth + width_of<P> - 1) / width_of<P>, add);
+      });
+    });
+  }
+  /// And for several lanes, with after(panel, column, count) for each tile.
+  template <class After>
+  void add_tiles(const Range& r, Index first, Index count, After&& after) const {
+    if (x_.gradient)
+      transposed_.multiply(pieces_, x_.gradients(0), !x_.fresh, first, count,
+                           r.rows().of(transposed_.panels()), after);
   }
 
   /// Whether x is the past of y, so that what is added at frame t goes to y at t - 1.
@@ -234,25 +251,21 @@ class Back {
                       dz[static_cast<std::size_t>(panel)]});
   }
 
-  /// By dots. V is 0 where panels of dz differ, or have no whole packets.
-  template <class P, int V>
-  BPTT_INLINED void dots(const Range& r, Index column) const {
+  /// By dots; packets(met, add) calls add with the constant that says how many packets meet a panel, and that are `whole`.
+  template <class P, bool whole, class Packets>
+  BPTT_INLINED void dots(const Range& r, Index column, Packets&& packets) const {
     using namespace Eigen::internal;
     constexpr Index W = width_of<P>;
     Dots<P> dots;
     for (const Met& met : met_) {
       const S* const dz = met.dz.data + column * met.dz.column;
-      const auto add = [&](auto packets) BPTT_INLINED {
-        PacketBlock<P, packets> b;
-        unrolled<packets>([&](auto v) BPTT_INLINED {
-          b.packet[v] = V > 0 ? ploadu<P>(dz + v * W) : load_first<P>(dz + v * W, met.dz.depth - v * W);
+      packets(met, [&](auto count) BPTT_INLINED {
+        PacketBlock<P, count> b;
+        unrolled<count>([&](auto v) BPTT_INLINED {
+          b.packet[v] = whole ? ploadu<P>(dz + v * W) : load_first<P>(dz + v * W, met.dz.depth - v * W);
         });
         dots.add(met.w, met.next, b);
-      };
-      if constexpr (V > 0)
-        add(std::integral_constant<int, V>());
-      else
-        constant<Tiles<S>::packets>((met.dz.depth + W - 1) / W, add);
+      });
     }
     const P sums = dots.sums(x_.shape.features);
     S* const to = x_.gradient + column * x_.outer;
@@ -287,10 +300,9 @@ BPTT_INLINED inline void through_time(const Range& r, Index batch, const Back<S>
       if (tilewise) {
         if (t == r.end - 1) frame(first, count);
         r.meet();
-        if (t > r.begin)
-          return back.add(r, first, count,
-                          [&](Index panel, Index column, Index n) { tile(panel, column - batch, n); });
-        return back.add(r, first, count, nothing);
+        return back.add_tiles(r, first, count, [&](Index panel, Index column, Index n) {
+          if (t > r.begin) tile(panel, column - batch, n);
+        });
       }
     frame(first, count);
     r.meet();
