@@ -58,6 +58,9 @@ std::vector<Right<S>> pieces(const Panelled<S>& b, Span packets) {
   return all;
 }
 
+/// What to do after a tile, when there is nothing to do.
+inline constexpr auto nothing = [](Index, Index, Index) {};
+
 /// A left factor, packed: one or several matrices side by side, each as it is or transposed.
 template <class S>
 class Factor {
@@ -100,11 +103,12 @@ class Factor {
     pack_all();
   }
 
-  /// y (+)= A b, for columns `first` to `first + count` of both, which are several. b's pieces stand below one another.
-  /// After each tile calls after(panel, column, columns). Of the rows only those in the panels `which`.
-  template <class After>
-  void multiply(const std::vector<Right<S>>& b, const MatrixMap<S>& y, bool add, Index first, Index count,
-                Span which, After&& after) const {
+  /// y (+)= A b, for columns `first` to `first + count` of both, which are several. y is a MatrixMap, or Panelled as the
+  /// factor's rows. b's pieces stand below one another. After each tile calls after(panel, column, columns). Of the rows only
+  /// those in the panels `which`.
+  template <class Y, class After>
+  void multiply(const std::vector<Right<S>>& b, const Y& y, bool add, Index first, Index count, Span which,
+                After&& after) const {
     tiles(b, first, count, which, after,
           [&](Task<S>& task, Index panel, Index column) { aim(task, y, add, panel, column); });
   }
@@ -112,7 +116,7 @@ class Factor {
   /// in y.
   void multiply(const std::vector<Right<S>>& b, const MatrixMap<S>& y, bool add, Index first, Index count,
                 bool alone, Span which) const {
-    if (!alone) return multiply(b, y, add, first, count, which, [](Index, Index, Index) {});
+    if (!alone) return multiply(b, y, add, first, count, which, nothing);
     for (Index panel = which.begin; panel < which.end; ++panel) {
       Task<S> task{};
       aim(task, y, add, panel, first);
@@ -121,15 +125,7 @@ class Factor {
     }
   }
 
-  /// The same for y in the factor's panels, several columns.
-  template <class After>
-  void multiply(const std::vector<Right<S>>& b, const Panelled<S>& y, bool add, Index first, Index count,
-                Span which, After&& after) const {
-    tiles(b, first, count, which, after,
-          [&](Task<S>& task, Index panel, Index column) { aim(task, y, add, panel, column); });
-  }
-
-  /// The same for a column alone. Where all panels are of V packets P, in line; those of y have `of` packets; if there is a
+  /// The same for a column alone and y in panels. Where all panels are of V packets P, in line; those of y have `of` packets; if there is a
   /// `single` panel, that is all. Where they are not, V is 0.
   template <class P, int V, bool single = false, int of = V, class After>
   BPTT_INLINED void column(const std::vector<Right<S>>& b, const Panelled<S>& y, bool add, Index column,
@@ -298,8 +294,5 @@ void add_outer_products(Outers<S> terms, const MatrixMap<S>& a, const Panels& pa
 
 extern template class Factor<float>;
 extern template class Factor<double>;
-
-/// What to do after a tile, when there is nothing to do.
-inline constexpr auto nothing = [](Index, Index, Index) {};
 
 }  // namespace bptt

@@ -309,8 +309,8 @@ class ResetBefore final : public Operation<S> {
     each_frame<size>(r, self.batch_, [&](Index first, Index count) BPTT_INLINED {
       self.gates_product_.template frame<P, 2, size>(first, count, self.gates_, r.rows(), gates);
       r.meet();
-      self.candidate_product_.template frame<P, size == Size::Packet ? 1 : 0, size>(
-          first, count, self.candidate_, r.rows(), candidate);
+      self.candidate_product_.template frame<P, plain_packets<size>, size>(first, count, self.candidate_,
+                                                                           r.rows(), candidate);
     });
   }
 
@@ -329,7 +329,7 @@ class ResetBefore final : public Operation<S> {
       if constexpr (size == Size::Lanes) {
         self.to_kept_.add_tiles(r, first, count, gates);
       } else {
-        self.to_kept_.template add<P, size == Size::Packet ? 1 : 0>(r, first, count);
+        self.to_kept_.template add<P, plain_packets<size>>(r, first, count);
         r.meet();
         each_panel<size>(
             mine, [&](Index panel) BPTT_INLINED { backward_gates<P>(self, panel, first, count, end); });

@@ -19,6 +19,10 @@ inline Index free_before(const Range& r, Index batch) {
 /// when a loop is compiled takes no instructions; of small nets those are what takes the time.
 enum class Size { Lanes, Lane, Packet };
 
+/// How many packets all panels of plain rows have then; 0 where they differ.
+template <Size size>
+inline constexpr int plain_packets = size == Size::Packet ? 1 : 0;
+
 /// f<size>() for a cell of so many units, in packets P.
 template <class P, class F>
 void with_size(Index batch, Index units, F&& f) {

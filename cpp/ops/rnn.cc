@@ -95,14 +95,10 @@ class Rnn final : public Operation<S> {
   void accumulate(const Range& r, Part part) override { gradients_.accumulate(r, part); }
 
  private:
-  /// How many packets a panel has; 0: any number.
-  template <Size size>
-  static constexpr int packets = size == Size::Packet ? 1 : 0;
-
   template <class P, class Activation, Size size>
   static void forward(const Rnn& self, const Range& r) {
     using namespace Eigen::internal;
-    constexpr int V = packets<size>;
+    constexpr int V = plain_packets<size>;
     const Panelled<S> sums = self.sums_;
     const Tensor<S> h = self.h_;
     const Index end = free_before(r, h.shape.batch);
@@ -123,7 +119,7 @@ class Rnn final : public Operation<S> {
   template <class P, class Activation, Size size>
   static void backward(const Rnn& self, const Range& r) {
     using namespace Eigen::internal;
-    constexpr int V = packets<size>;
+    constexpr int V = plain_packets<size>;
     const Panelled<S> all = self.dz_;
     const Tensor<S> h = self.h_;
     const auto tile = [&](Index panel, Index column, Index count) BPTT_INLINED {
