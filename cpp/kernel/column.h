@@ -18,30 +18,34 @@ BPTT_INLINED inline void constant(Index number, F&& f) {
 }
 
 /// A b, as V packets of rows, for one column of b, whose pieces stand below one another. Of A, V packets for each step of
-/// the depth are `next` from those before. Several sums along the depth make up for the time that each addition takes.
-template <class P, int V>
+/// the depth are `next` from those before; `packed`, they lie side by side, and so do the numbers of each piece of b.
+/// Several sums along the depth make up for the time that each addition takes.
+template <class P, int V, bool packed = false>
 BPTT_INLINED inline Eigen::internal::PacketBlock<P, V> column_product(const ScalarOf<P>* a, Index next,
                                                                       std::span<const Right<ScalarOf<P>>> b,
                                                                       Index column) {
   using namespace Eigen::internal;
   using S = ScalarOf<P>;
   constexpr int U = V >= 3 ? 2 : 4;
+  if constexpr (packed) next = V * width_of<P>;
   PacketBlock<P, V> sums[U];
   unrolled<U>([&](auto u) { unrolled<V>([&](auto v) { sums[u].packet[v] = pset1<P>(S(0)); }); });
   for (const Right<S>& right : b) {
-    const S* numbers = right.data + column * right.column;
-    const S* const end = a + right.depth * next;
-    const auto step = [&](auto u) BPTT_INLINED {
-      const P number = pset1<P>(numbers[u * right.step]);
+    const S* const numbers = right.data + column * right.column;
+    const Index step = packed ? 1 : right.step, rest = right.depth & (U - 1), whole = right.depth - rest;
+    const auto multiply = [&](auto u, const S* rows, const S* from) BPTT_INLINED {
+      const P number = pset1<P>(from[u * step]);
       unrolled<V>([&](auto v) BPTT_INLINED {
-        sums[u].packet[v] = pmadd(ploadu<P>(a + u * next + v * width_of<P>), number, sums[u].packet[v]);
+        sums[u].packet[v] = pmadd(ploadu<P>(rows + u * next + v * width_of<P>), number, sums[u].packet[v]);
       });
     };
-    for (; a + (U - 1) * next < end; a += U * next, numbers += U * right.step) unrolled<U>(step);
+    const S* const end = a + whole * next;
+    for (const S* from = numbers; a != end; a += U * next, from += U * step)
+      unrolled<U>([&](auto u) BPTT_INLINED { multiply(u, a, from); });
     unrolled<U - 1>([&](auto u) BPTT_INLINED {
-      if (a + u * next < end) step(u);
+      if (u < rest) multiply(u, end, numbers + whole * step);
     });
-    a = end;
+    a = end + rest * next;
   }
   unrolled<std::countr_zero(unsigned{U})>([&](auto level) {
     constexpr int half = U >> (level + 1);

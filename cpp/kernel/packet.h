@@ -35,7 +35,6 @@ class First {
   /// The rest of the packet is zero.
   P load(const S* from) const {
     using namespace Eigen::internal;
-    if (n_ == width) return ploadu<P>(from);
 #ifdef EIGEN_VECTORIZE_AVX512
     if constexpr (std::is_same_v<P, Packet16f>) return _mm512_maskz_loadu_ps(mask<__mmask16>(), from);
     if constexpr (std::is_same_v<P, Packet8d>) return _mm512_maskz_loadu_pd(mask<__mmask8>(), from);
@@ -45,6 +44,7 @@ class First {
     if constexpr (std::is_same_v<P, Packet4d>) return _mm256_maskz_loadu_pd(mask<__mmask8>(), from);
     if constexpr (std::is_same_v<P, Packet4f>) return _mm_maskz_loadu_ps(mask<__mmask8>(), from);
 #endif
+    if (n_ == width) return ploadu<P>(from);
     S numbers[width] = {};
     for (Index i = 0; i < n_; ++i) numbers[i] = from[i];
     return ploadu<P>(numbers);
@@ -52,7 +52,6 @@ class First {
 
   void store(S* to, const P& packet) const {
     using namespace Eigen::internal;
-    if (n_ == width) return pstoreu(to, packet);
 #ifdef EIGEN_VECTORIZE_AVX512
     if constexpr (std::is_same_v<P, Packet16f>) return _mm512_mask_storeu_ps(to, mask<__mmask16>(), packet);
     if constexpr (std::is_same_v<P, Packet8d>) return _mm512_mask_storeu_pd(to, mask<__mmask8>(), packet);
@@ -62,6 +61,7 @@ class First {
     if constexpr (std::is_same_v<P, Packet4d>) return _mm256_mask_storeu_pd(to, mask<__mmask8>(), packet);
     if constexpr (std::is_same_v<P, Packet4f>) return _mm_mask_storeu_ps(to, mask<__mmask8>(), packet);
 #endif
+    if (n_ == width) return pstoreu(to, packet);
     S numbers[width];
     pstoreu(numbers, packet);
     for (Index i = 0; i < n_; ++i) to[i] = numbers[i];
@@ -87,14 +87,25 @@ void store_first(ScalarOf<P>* to, const P& packet, Index n) {
   First<P>(n).store(to, packet);
 }
 
+/// All numbers of a packet, in the place of the first.
+template <class P>
+struct Whole {
+  P load(const ScalarOf<P>* from) const { return Eigen::internal::ploadu<P>(from); }
+  void store(ScalarOf<P>* to, const P& packet) const { Eigen::internal::pstoreu(to, packet); }
+};
+
+/// Calls f(i, first) for the packets of n numbers, each from number i on, of which the `first` are there.
+template <class P, class F>
+void each_packet(Index n, F&& f) {
+  Index i = 0;
+  for (; i + width_of<P> <= n; i += width_of<P>) f(i, Whole<P>());
+  if (i < n) f(i, First<P>(n - i));
+}
+
 /// Copies n numbers, in line: there are often fewer than a call is long.
 template <class S>
 void copy_in_packets(const S* from, S* to, Index n) {
-  using P = FullPacket<S>;
-  for (Index i = 0; i < n; i += width_of<P>) {
-    const First<P> rest(n - i);
-    rest.store(to + i, rest.load(from + i));
-  }
+  each_packet<FullPacket<S>>(n, [&](Index i, auto first) { first.store(to + i, first.load(from + i)); });
 }
 
 /// Calls f with a null pointer to each kind of packet there is for S, the widest first. (Two numbers are none worth a

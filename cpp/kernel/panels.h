@@ -43,6 +43,8 @@ class Panels {
   Index count() const { return count_; }
   Index width() const { return width_; }
   Index packets(Index panel) const { return panel + 1 < count_ ? packets_ : last_; }
+  /// How many packets each panel has; 0 where they differ.
+  Index packets() const { return count_ == 1 || last_ == packets_ ? last_ : 0; }
   /// Numbers of one column of a panel, padding included.
   Index height(Index panel) const { return packets(panel) * width_; }
   /// Numbers of one column of all panels.

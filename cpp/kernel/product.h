@@ -125,30 +125,38 @@ class Factor {
     }
   }
 
-  /// The same for a column alone and y in panels. Where all panels are of V packets P, in line; those of y have `of` packets; if there is a
-  /// `single` panel, that is all. Where they are not, V is 0.
+  /// A column alone, in line, where all panels are of V packets P: calls f(panel, sums) for each. If there is a `single`
+  /// panel, that is all.
+  template <class P, int V, bool single, class F>
+  BPTT_INLINED void column(const std::vector<Right<S>>& b, Index column, Span which, F&& f) const {
+    constexpr Index height = V * width_of<P>;
+    if (single && which.begin == which.end) return;
+    if constexpr (single) which = {0, 1};
+    for (Index panel = which.begin; panel < which.end; ++panel)
+      f(panel, column_product<P, V, true>(packed_.template at<height>(panel, 0), height, b, column));
+  }
+  /// The same for y in panels of `of` packets, and after(panel, column, 1). Where panels differ, V is 0.
   template <class P, int V, bool single = false, int of = V, class After>
   BPTT_INLINED void column(const std::vector<Right<S>>& b, const Panelled<S>& y, bool add, Index column,
                            Span which, After&& after) const {
     using namespace Eigen::internal;
-    constexpr Index height = V * width_of<P>, y_height = of * width_of<P>;
-    if (single && which.begin == which.end) return;
-    if constexpr (single) which = {0, 1};
-    for (Index panel = which.begin; panel < which.end; ++panel) {
-      if constexpr (V > 0) {
-        const S* const left = packed_.template at<height>(panel, 0);
-        const PacketBlock<P, V> sums = column_product<P, V>(left, height, b, column);
-        S* const to = y.template at<y_height>(panel, column);
-        unrolled<V>([&](auto v) BPTT_INLINED {
-          S* const at = to + v * width_of<P>;
-          pstoreu(at, add ? padd(ploadu<P>(at), sums.packet[v]) : sums.packet[v]);
-        });
-      } else {
+    if constexpr (V > 0) {
+      this->template column<P, V, single>(
+          b, column, which, [&](Index panel, const PacketBlock<P, V>& sums) BPTT_INLINED {
+            S* const to = y.template at<of * width_of<P>>(panel, column);
+            unrolled<V>([&](auto v) BPTT_INLINED {
+              S* const at = to + v * width_of<P>;
+              pstoreu(at, add ? padd(ploadu<P>(at), sums.packet[v]) : sums.packet[v]);
+            });
+            after(panel, column, Index{1});
+          });
+    } else {
+      for (Index panel = which.begin; panel < which.end; ++panel) {
         Task<S> task{};
         aim(task, y, add, panel, column);
         alone(task, b, panel, column);
+        after(panel, column, Index{1});
       }
-      after(panel, column, Index{1});
     }
   }
 
@@ -193,7 +201,7 @@ class Factor {
     task.first = column;
     task.left = packed_.at(panel, 0);
     task.next = packed_.panels.height(panel);
-    (*tiles_)(packed_.panels.packets(panel), Tiles<S>::alone, task);
+    (*tiles_)(packed_.panels.packets(panel), Tiles<S>::packed, task);
   }
 
   template <class After, class Aim>

@@ -57,16 +57,17 @@ void run(Task<ScalarOf<P>>& task) {
   write<P, V, C>(task, sums);
 }
 
-template <class P, int V>
+template <class P, int V, bool packed>
 void run_alone(Task<ScalarOf<P>>& task) {
-  PacketBlock<P, V> sums[1] = {column_product<P, V>(
+  PacketBlock<P, V> sums[1] = {column_product<P, V, packed>(
       task.left, task.next, {task.right, static_cast<std::size_t>(task.pieces)}, task.first)};
   write<P, V, 1>(task, sums);
 }
 
 template <class P, int V, int... C>
 void fill(typename Tiles<ScalarOf<P>>::Run* row, std::integer_sequence<int, C...>) {
-  row[0] = run_alone<P, V>;
+  row[Tiles<ScalarOf<P>>::alone] = run_alone<P, V, false>;
+  row[Tiles<ScalarOf<P>>::packed] = run_alone<P, V, true>;
   ((row[C + 1] = run<P, V, C + 1>), ...);
 }
 

@@ -42,9 +42,11 @@ struct Tiles {
   /// In place of a number of columns: one column that never has a neighbour. Several sums along the depth make up for
   /// the time that each addition takes; their order differs from that of a column among others.
   static constexpr Index alone = 0;
+  /// The same where A is packed, all its packets: they and the numbers of each piece of b lie side by side.
+  static constexpr Index packed = columns + 1;
 
   Index width;
-  Run run[packets][columns + 1];  // [packets - 1][columns]
+  Run run[packets][columns + 2];  // [packets - 1][columns]
 
   void operator()(Index packets, Index columns, Task<S>& task) const { run[packets - 1][columns](task); }
 

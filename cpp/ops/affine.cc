@@ -17,11 +17,9 @@ std::vector<std::string> row_blocks(const Attributes& attributes) {
 /// y += x for n numbers.
 template <class S>
 void add_in_packets(const S* x, S* y, Index n) {
-  using P = FullPacket<S>;
-  for (Index i = 0; i < n; i += width_of<P>) {
-    const First<P> rest(n - i);
-    rest.store(y + i, Eigen::internal::padd(rest.load(y + i), rest.load(x + i)));
-  }
+  each_packet<FullPacket<S>>(n, [&](Index i, auto first) {
+    first.store(y + i, Eigen::internal::padd(first.load(y + i), first.load(x + i)));
+  });
 }
 
 /// The weights that meet one input, or the biases: the row blocks of one matrix.
@@ -98,11 +96,17 @@ class Affine final : public Operation<S> {
 
     version_ = columns_.front().blocks.front().weight.version;
     left_ = Factor<S>(Panels::plain<S>(row), version_);
-    const bool by_frame = y_.shape.batch * b.at_once == 1;
+    bool in_line = false;
+    if (y_.shape.batch * b.at_once == 1)
+      with_panels<S>(left_.panels(), [&]<class P, int V>() {
+        in_line = V > 0;
+        forward_ = &Affine::template forward<P, V>;
+        backward_ = &Affine::template backward<P, V>;
+      });
     std::vector<Packed<S>> packed;  // read on the way back, too
     for (Column<S>& column : columns_) {
       column.settle(row, b.scratch);
-      packed.push_back({by_frame ? &left_ : nullptr, left_.add(column.whole.values(0))});
+      packed.push_back({in_line ? &left_ : nullptr, left_.add(column.whole.values(0))});
     }
     b.scratch.take(left_);
     for (const Tensor<S>& x : x_) right_.push_back({x.value, x.shape.features, 1, x.outer});
@@ -123,22 +127,8 @@ class Affine final : public Operation<S> {
     for (Back<S>& back : back_) back.pack();
   }
 
-  void forward(const Range& r) override {
-    columns(r, y_.shape.batch, [&](Index first, Index count) {
-      const Index from = first * rows(), n = count * rows();
-      if (base_.value) copy_in_packets(base_.value + from, y_.value + from, n);
-      left_.multiply(right_, y_.values(0), base_.value != nullptr, first, count, alone(count),
-                     Part{}.of(left_.panels()));
-    });
-  }
-
-  void backward(const Range& r) override {
-    columns(r, y_.shape.batch, [&](Index first, Index count) {
-      const Index from = first * rows(), n = count * rows();
-      if (base_.gradient) add_in_packets(y_.gradient + from, base_.gradient + from, n);
-      for (const Back<S>& back : back_) back.add_plain(r, first, count);  // dx_k += W_k^T dy
-    });
-  }
+  void forward(const Range& r) override { forward_(*this, r); }
+  void backward(const Range& r) override { backward_(*this, r); }
 
   void accumulate(const Range& r, Part part) override {
     const Span columns{r.begin * y_.shape.batch, r.end * y_.shape.batch};
@@ -149,9 +139,50 @@ class Affine final : public Operation<S> {
   }
 
  private:
-  Index rows() const { return y_.shape.features; }
+  using Pass = void (*)(const Affine&, const Range&);
   static constexpr S one = 1;
-  bool alone(Index count) const { return count == 1 && y_.shape.batch == 1; }
+
+  /// Of one column, in panels of V packets P. Any number of columns: V is 0.
+  template <class P, int V>
+  static void forward(const Affine& self, const Range& r) {
+    using namespace Eigen::internal;
+    const Tensor<S>&y = self.y_, &base = self.base_;
+    const Index rows = y.shape.features;
+    if constexpr (V > 0) {
+      const Index from = r.begin * rows;
+      const auto write = [&](Index row, const P& sum, auto first) BPTT_INLINED {
+        const Index i = from + row;
+        first.store(y.value + i, base.value ? padd(first.load(base.value + i), sum) : sum);
+      };
+      self.left_.template column<P, V, false>(
+          self.right_, r.begin, {0, self.left_.panels().count()},
+          [&](Index panel, const PacketBlock<P, V>& sums) BPTT_INLINED {
+            constexpr Index W = width_of<P>;
+            const Index row = panel * V * W, last = row + (V - 1) * W;
+            unrolled<V - 1>([&](auto v) BPTT_INLINED { write(row + v * W, sums.packet[v], Whole<P>()); });
+            write(last, sums.packet[V - 1], First<P>(rows - last));
+          });
+    } else {
+      columns(r, y.shape.batch, [&](Index first, Index count) {
+        const Index from = first * rows, n = count * rows;
+        if (base.value) copy_in_packets(base.value + from, y.value + from, n);
+        const bool alone = count == 1 && y.shape.batch == 1;
+        self.left_.multiply(self.right_, y.values(0), base.value != nullptr, first, count, alone,
+                            Part{}.of(self.left_.panels()));
+      });
+    }
+  }
+
+  template <class P, int V>
+  static void backward(const Affine& self, const Range& r) {
+    const Tensor<S>&y = self.y_, &base = self.base_;
+    columns(r, y.shape.batch, [&](Index first, Index count) {
+      const Index from = first * y.shape.features, n = count * y.shape.features;
+      if (base.gradient) add_in_packets(y.gradient + from, base.gradient + from, n);
+      for (const Back<S>& back : self.back_)
+        back.template add_plain<P, V>(r, first, count);  // dx_k += W_k^T dy
+    });
+  }
 
   std::vector<Tensor<S>> x_;
   Tensor<S> base_, y_;
@@ -162,6 +193,8 @@ class Affine final : public Operation<S> {
   std::vector<Back<S>> back_;
   std::vector<Outer<S>> together_;  // whose gradients are summed in one pass over y's
   std::vector<Right<S>> right_;
+  Pass forward_ = &Affine::template forward<FullPacket<S>, 0>,
+       backward_ = &Affine::template backward<FullPacket<S>, 0>;
 };
 
 template <class S>

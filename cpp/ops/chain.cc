@@ -40,17 +40,16 @@ std::size_t at(Index i) {
   return static_cast<std::size_t>(i);
 }
 
-/// Some rows of one column of a chain's results, or all rows of several that are neighbours.
+/// How many of a chain's results are looked at together: some rows of one column, or all rows of several that are
+/// neighbours; and how they are made up to whole packets.
 template <class S>
-struct Block {
+struct Cut {
   using P = FullPacket<S>;
   static constexpr Index width = width_of<P>;
 
-  /// Of its first number; they may go on beyond the last of a kind where all operands do so evenly.
-  Index frame, lane, row;
   Index columns, rows;
   Index size = columns * rows;
-  Index room = (size + width - 1) & -width;  // made up to whole packets
+  Index room = (size + width - 1) & -width;
   First<P> rest = First<P>(size - room + width);
 
   bool whole() const { return size == room; }
@@ -58,18 +57,30 @@ struct Block {
   template <class F>
   void packets(F&& f) const {
     const Index last = room - width;
-    for (Index i = 0; i < last; i += width) f(i, First<P>());
+    for (Index i = 0; i < last; i += width) f(i, Whole<P>());
     f(last, rest);
   }
 };
 
+/// Those, and where they begin. Rows may go on beyond the last of a kind where all operands do so evenly.
+template <class S, bool whole_frame = false>
+struct Block : Cut<S> {
+  Index frame, lane, row;
+};
+/// All of a frame.
 template <class S>
-void copy(const Block<S>& block, const S* from, S* to) {
-  block.packets([&](Index i, auto first) { Eigen::internal::pstoreu(to + i, first.load(from + i)); });
+struct Block<S, true> : Cut<S> {
+  Index frame;
+  static constexpr Index lane = 0, row = 0;
+};
+
+template <class S>
+void copy(const Cut<S>& cut, const S* from, S* to) {
+  cut.packets([&](Index i, auto first) { Eigen::internal::pstoreu(to + i, first.load(from + i)); });
 }
 template <class S>
-void add(const Block<S>& block, const S* from, S* to) {
-  block.packets([&](Index i, auto first) {
+void add(const Cut<S>& cut, const S* from, S* to) {
+  cut.packets([&](Index i, auto first) {
     first.store(to + i, Eigen::internal::padd(first.load(to + i), first.load(from + i)));
   });
 }
@@ -84,6 +95,7 @@ class Port {
     frame_ = x.extent == Extent::Frame ? x.shape.size() : 0;
     lane_ = shape.batch == 1 ? frame_ : x.shape.batch == 1 ? 0 : x.outer;
     row_ = shape.features == 1 ? lane_ != 0 : x.shape.features != 1;
+    plain_ = row_ == 1 && (shape.batch == 1 || even_lanes(shape));
   }
 
   std::size_t slot;
@@ -92,39 +104,46 @@ class Port {
   bool even_lanes(Shape shape) const { return lane_ == row_ * shape.features; }
   bool even_frames(Shape shape) const { return frame_ == lane_ * shape.batch; }
 
-  S* at(const Block<S>& block) const {
+  template <bool frame>
+  S* at(const Block<S, frame>& block) const {
     return first_ + block.frame * frame_ + block.lane * lane_ + block.row * row_;
   }
 
   /// A block's numbers: where they lie, if there they are whole packets, else in `room`. A packet may reach over into the
   /// slot that comes next.
-  S* read(const Block<S>& block, S* room) const {
-    if (!plain(block)) return gather(block, room);
+  template <bool frame>
+  S* read(const Block<S, frame>& block, S* room) const {
+    if (!plain(block)) return gather(block, at(block), room);
     if (block.whole()) return at(block);
     copy(block, room);
     return room;
   }
-  void copy(const Block<S>& block, S* room) const { bptt::copy<S>(block, at(block), room); }
+  template <bool frame>
+  void copy(const Block<S, frame>& block, S* room) const {
+    bptt::copy<S>(block, at(block), room);
+  }
 
   /// The other way: adds what came for a block.
-  void add(const Block<S>& block, const S* from) const {
-    plain(block) ? bptt::add<S>(block, from, at(block)) : scatter(block, from);
+  template <bool frame>
+  void add(const Block<S, frame>& block, const S* from) const {
+    plain(block) ? bptt::add<S>(block, from, at(block)) : scatter(block, at(block), from);
   }
 
  private:
-  bool even(const Block<S>& block) const { return block.columns == 1 || lane_ == row_ * block.rows; }
+  bool even(const Cut<S>& cut) const { return cut.columns == 1 || lane_ == row_ * cut.rows; }
   bool plain(const Block<S>& block) const { return row_ == 1 && even(block); }
+  bool plain(const Block<S, true>&) const { return plain_; }
 
   /// By columns, or from one number to many.
-  BPTT_APART S* gather(const Block<S>& block, S* room) const {
-    each(block, [&](const Block<S>& piece, const S* from, Index offset) {
+  BPTT_APART S* gather(const Cut<S>& cut, S* place, S* room) const {
+    each(cut, place, [&](const Cut<S>& piece, const S* from, Index offset) {
       row_ == 0 ? void(std::fill_n(room + offset, piece.size, *from))
                 : bptt::copy<S>(piece, from, room + offset);
     });
     return room;
   }
-  BPTT_APART void scatter(const Block<S>& block, const S* from) const {
-    each(block, [&](const Block<S>& piece, S* to, Index offset) {
+  BPTT_APART void scatter(const Cut<S>& cut, S* place, const S* from) const {
+    each(cut, place, [&](const Cut<S>& piece, S* to, Index offset) {
       if (row_ == 0)
         *to += Eigen::Map<const Eigen::Array<S, Eigen::Dynamic, 1>>(from + offset, piece.size).sum();
       else
@@ -134,15 +153,15 @@ class Port {
 
   /// Calls f(piece, where it lies, offset in the block) for numbers that lie side by side, or are all one.
   template <class F>
-  void each(const Block<S>& block, F&& f) const {
-    S* const place = at(block);
-    if (even(block)) return f(block, place, Index{0});
-    const Block<S> column{block.frame, block.lane, block.row, 1, block.rows};
-    for (Index c = 0; c < block.columns; ++c) f(column, place + c * lane_, c * block.rows);
+  void each(const Cut<S>& cut, S* place, F&& f) const {
+    if (even(cut)) return f(cut, place, Index{0});
+    const Cut<S> column{1, cut.rows};
+    for (Index c = 0; c < cut.columns; ++c) f(column, place + c * lane_, c * cut.rows);
   }
 
   S* first_;
   Index row_, lane_, frame_;  // from one to the next; 0: there is one for all
+  bool plain_;                // a frame's numbers lie side by side
 };
 
 template <class S>
@@ -177,6 +196,8 @@ class Chain final : public Operation<S> {
     // Rows that fill whole packets are best looked at where they lie.
     const bool by_column = rows % width == 0 && rows >= 2 * width;
     columns_ = flat_ || by_column ? 1 : std::max<Index>(most_ / rows, 1);
+    cut_ = flat_ ? Cut<S>{1, rows * y_.shape.batch} : Cut<S>{y_.shape.batch, rows};
+    together_ = cut_.columns <= columns_ && cut_.rows <= most_;
 
     to_frames_ = Back(*this, code, tensors, false);
     to_constants_ = Back(*this, code, tensors, true);
@@ -193,9 +214,9 @@ class Chain final : public Operation<S> {
   }
 
   void forward(const Range& r) override {
-    alignas(64) S local[local_size];
-    S* at[most_values];
-    each_block(r, [&](const Block<S>& block) {
+    each_block(r, [&](const auto& block) {
+      alignas(64) S local[local_size];
+      S* at[most_values];
       const Index first = place(block), n = block.room;
       for (const Port<S>& load : loads_) at[load.slot] = load.read(block, slot(local, load.slot, n));
       for (const Step& step : steps_) {
@@ -214,7 +235,7 @@ class Chain final : public Operation<S> {
   void accumulate(const Range& r, Part) override { add_gradients(r, to_constants_); }
 
  private:
-  static constexpr Index local_size = 32768 / sizeof(S), width = Block<S>::width;
+  static constexpr Index local_size = 32768 / sizeof(S), width = Cut<S>::width;
   static constexpr std::size_t most_values = 128;
 
   /// By number: what it makes, and of what.
@@ -292,7 +313,8 @@ class Chain final : public Operation<S> {
 
   const Step& step_of(std::size_t v) const { return steps_[v - loads_.size()]; }
   /// Where a block begins in a value of the results' shape.
-  Index place(const Block<S>& block) const {
+  template <bool frame>
+  Index place(const Block<S, frame>& block) const {
     return (block.frame * y_.shape.batch + block.lane) * y_.shape.features + block.row;
   }
   /// Room for n numbers; slots lie side by side.
@@ -302,23 +324,23 @@ class Chain final : public Operation<S> {
   template <class F>
   void each_block(const Range& r, F&& f) const {
     const bool everywhere = r.lanes == Range::all;
+    if (together_ && everywhere && r.size() == 1) return f(Block<S, true>{cut_, r.begin});
     Index frames = r.size(), lanes = everywhere ? y_.shape.batch : r.lanes, rows = y_.shape.features;
     if (even_ && everywhere) lanes *= std::exchange(frames, 1);
     if (flat_) rows *= std::exchange(lanes, 1);
     for (Index t = 0; t < frames; ++t)
       for (Index lane = 0; lane < lanes; lane += columns_)
         for (Index row = 0; row < rows; row += most_) {
-          const Block<S> block{r.begin + t, r.lane + lane, row, std::min(columns_, lanes - lane),
-                               std::min(most_, rows - row)};
-          f(block);
+          const Cut<S> cut{std::min(columns_, lanes - lane), std::min(most_, rows - row)};
+          f(Block<S>{cut, r.begin + t, r.lane + lane, row});
         }
   }
 
   void add_gradients(const Range& r, const Back& back) {
     if (back.turns.empty()) return;
-    alignas(64) S local[local_size];
-    S* at[most_values];
-    each_block(r, [&](const Block<S>& block) {
+    each_block(r, [&](const auto& block) {
+      alignas(64) S local[local_size];
+      S* at[most_values];
       const Index n = block.room;
       S* const gradients = slot(local, values_, n);
       for (const Port<S>& x : back.there) at[x.slot] = x.read(block, slot(local, x.slot, n));
@@ -340,6 +362,8 @@ class Chain final : public Operation<S> {
   bool even_ = false;       // frames can be taken for lanes
   Index most_ = 0;          // rows of a block, at most
   Index columns_ = 1;       // and columns
+  Cut<S> cut_{1, 1};        // all of a frame
+  bool together_ = false;   // and that is one block
   Back to_frames_, to_constants_;
 };
 

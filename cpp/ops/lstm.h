@@ -169,7 +169,7 @@ class Lstm final : public Operation<S> {
                            BPTT_INLINED { forward_cell<P>(cell, panel, column, count, end); };
     const auto output = [&](Index panel, Index column, Index count)
                             BPTT_INLINED { forward_output<P>(cell, panel, column, count, end); };
-    self.product_.before(r, cell.gates);
+    self.product_.before(r, self.cell_.gates);
     each_frame<size>(r, cell.batch, [&](Index first, Index count) BPTT_INLINED {
       self.product_.template frame<P, gate_count, size>(first, count, cell.gates, r.rows(), state);
       if (cell.peephole == Peephole::Full) {

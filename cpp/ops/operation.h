@@ -3,7 +3,8 @@
 // An operation works on a range of frames and does not know whether the range is a whole window or one frame
 // of a cycle:
 //
-//   prepare()            once a window, before forward: what can be made of constant inputs alone; sums begin at 0.
+//   prepare()            before a window's forward: what can be made of constant inputs alone; sums begin at 0. Not if
+//                        nothing but forwards happened since the last, unless it makes window values.
 //   forward(r)           writes the outputs at the frames r; they hold garbage before.
 //   backward(r)          adds to the gradients of the inputs that differ from frame to frame (and of window values).
 //   accumulate(r, part)  adds to the gradients of the inputs that are constant in time, summing over the frames r.

@@ -31,6 +31,16 @@ void with_size(Index batch, Index units, F&& f) {
   f.template operator()<Size::Packet>();
 }
 
+/// f<P, V>() for a product that is always of one column, with a left factor in these panels, each of V packets P; V is 0
+/// where they differ.
+template <class S, class F>
+void with_panels(const Panels& panels, F&& f) {
+  with_packet<S>(panels.width(), [&]<class P>(P*) {
+    if (panels.packets() == 0) return f.template operator()<P, 0>();
+    constant<Tiles<S>::packets>(panels.packets(), [&](auto V) { f.template operator()<P, V>(); });
+  });
+}
+
 /// Calls f(t, first, count) for the columns of each frame of a range in turn, or back through time.
 template <Size size, class F>
 BPTT_INLINED inline void each_frame(const Range& r, Index batch, bool back, F&& f) {
@@ -172,7 +182,7 @@ class Back {
     scratch.take(transposed_);
   }
 
-  /// The same for a dz in plain columns.
+  /// The same for a dz in plain columns. `packed`, all panels of its factor have as many packets.
   Back(const Tensor<S>& w, const Tensor<S>& x, const Tensor<S>& dz, Scratch<S>& scratch,
        const Packed<S>& packed)
       : Back(w, x, packed) {
@@ -209,22 +219,20 @@ class Back {
   BPTT_INLINED void add(const Range& r, Index first, Index count) const {
     if constexpr (V > 0)
       if (packed_) {
-        if (x_.gradient && r.leads())
-          dots<P, true>(r, first,
-                        [](const Met&, auto&& add) BPTT_INLINED { add(std::integral_constant<int, V>()); });
+        if (x_.gradient && r.leads()) dots<P, V, true>(r, first);
         return;
       }
     add(r, first, count);
   }
-  /// The same for a dz in plain columns.
-  void add_plain(const Range& r, Index first, Index count) const {
-    if (!packed_) return add(r, first, count);
-    if (!x_.gradient || !r.leads()) return;
-    with_packet<S>(packed_->panels().width(), [&]<class P>(P*) {
-      dots<P, false>(r, first, [](const Met& met, auto&& add) {
-        constant<Tiles<S>::packets>((met.dz.depth + width_of<P> - 1) / width_of<P>, add);
-      });
-    });
+  /// The same for a dz in plain columns, V packets of it in each panel.
+  template <class P, int V>
+  BPTT_INLINED void add_plain(const Range& r, Index first, Index count) const {
+    if constexpr (V > 0)
+      if (packed_) {
+        if (x_.gradient && r.leads()) dots<P, V, false>(r, first);
+        return;
+      }
+    add(r, first, count);
   }
   /// And for several lanes, with after(panel, column, count) for each tile.
   template <class After>
@@ -255,21 +263,20 @@ class Back {
                       dz[static_cast<std::size_t>(panel)]});
   }
 
-  /// By dots; packets(met, add) calls add with the constant that says how many packets meet a panel, and that are `whole`.
-  template <class P, bool whole, class Packets>
-  BPTT_INLINED void dots(const Range& r, Index column, Packets&& packets) const {
+  /// By dots, where V packets meet a panel. Not all numbers of the last are there, unless it is `whole`.
+  template <class P, int V, bool whole>
+  BPTT_INLINED void dots(const Range& r, Index column) const {
     using namespace Eigen::internal;
-    constexpr Index W = width_of<P>;
+    constexpr Index W = width_of<P>, last = (V - 1) * W;
     Dots<P> dots;
     for (const Met& met : met_) {
       const S* const dz = met.dz.data + column * met.dz.column;
-      packets(met, [&](auto count) BPTT_INLINED {
-        PacketBlock<P, count> b;
-        unrolled<count>([&](auto v) BPTT_INLINED {
-          b.packet[v] = whole ? ploadu<P>(dz + v * W) : load_first<P>(dz + v * W, met.dz.depth - v * W);
-        });
-        dots.add(met.w, met.next, b);
+      PacketBlock<P, V> b;
+      unrolled<V>([&](auto v) BPTT_INLINED {
+        b.packet[v] =
+            whole || v + 1 < V ? ploadu<P>(dz + v * W) : load_first<P>(dz + last, met.dz.depth - last);
       });
+      dots.add(met.w, met.next, b);
     }
     const P sums = dots.sums(x_.shape.features);
     S* const to = x_.gradient + column * x_.outer;

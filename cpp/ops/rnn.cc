@@ -109,7 +109,7 @@ class Rnn final : public Operation<S> {
                           store_first(h.value + place, Activation::value(ploadu<P>(z)), room);
                         });
     };
-    self.product_.before(r, sums);
+    self.product_.before(r, self.sums_);
     each_frame<size>(r, h.shape.batch, [&](Index first, Index count) BPTT_INLINED {
       self.product_.template frame<P, V, size>(first, count, sums, r.rows(), activate);
     });

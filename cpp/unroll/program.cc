@@ -229,7 +229,7 @@ void Program<S>::build_operations(const Graph& graph, const Plan& plan) {
         step.work += graph.shape(v).size() * node.type->cost;
         lanes = std::max(lanes, graph.shape(v).batch);
       }
-      bool prepares = graph.extent(node.outputs.front()) == Extent::Window;
+      bool prepares = false;
       for (const Value v : node.inputs) {
         const bool constant = graph.extent(v) == Extent::Constant;
         run.of_frames |= graph.extent(v) == Extent::Frame;
@@ -254,6 +254,8 @@ void Program<S>::build_operations(const Graph& graph, const Plan& plan) {
       run.backward |= step.backward;
       if (extent == Extent::Constant)
         constants_ = stages_.size() + 1;
+      else if (run.window)
+        begun_.push_back(step.operation);
       else if (prepares)
         prepared_.push_back(step.operation);
       if (!of_window_values(graph, node)) in_frames_ = stages_.size() + 1;
@@ -338,6 +340,21 @@ bool Program<S>::meet_between(const Deal& before, const RunStage& stage, const M
 }
 
 template <class S>
+void Program<S>::pass(const RunStage& stage, const Range& r, bool back, Pulse& pulse) const {
+  const Index frames = r.size();
+  if (!back)
+    for (const Step& step : stage.steps) {
+      step.operation->forward(r);
+      pulse.spend(step.work * frames);
+    }
+  else
+    for (const Step& step : Reversed(stage.steps)) {
+      if (step.backward) step.operation->backward(r);
+      pulse.spend(step.work * frames);
+    }
+}
+
+template <class S>
 void Program<S>::sweep(const RunStage& stage, const Range& window, Member& member, bool back,
                        Pulse& pulse) const {
   if (stage.grain >= window.size() && member.part.count == 1 && !patches(stage))
@@ -367,19 +384,6 @@ void Program<S>::sweep_pieces(const RunStage& stage, const Range& window, Member
       pass(stage, range, back, pulse);
       if (patched) restore(stage, range, back);
     });
-  }
-}
-
-template <class S>
-void Program<S>::pass(const RunStage& stage, const Range& r, bool back, Pulse& pulse) const {
-  const Index frames = r.size(), last = std::ssize(stage.steps) - 1;
-  for (Index i = 0; i <= last; ++i) {
-    const Step& step = stage.steps[static_cast<std::size_t>(back ? last - i : i)];
-    if (!back)
-      step.operation->forward(r);
-    else if (step.backward)
-      step.operation->backward(r);
-    pulse.spend(step.work * frames);
   }
 }
 
@@ -596,9 +600,14 @@ void Program<S>::begin(Member& member) {
       operation.forward({0, frames_});
     }
   member.barrier();
-  for (Index i = member.part.index; i < std::ssize(prepared_); i += member.part.count)
-    prepared_[static_cast<std::size_t>(i)]->prepare();
+  const auto prepare = [&](const std::vector<Operation<S>*>& operations) {
+    for (Index i = member.part.index; i < std::ssize(operations); i += member.part.count)
+      operations[static_cast<std::size_t>(i)]->prepare();
+  };
+  prepare(begun_);
+  if (constants_ > 0 || prepared_version_ != weights_->version()) prepare(prepared_);
   member.barrier();
+  if (member.first()) prepared_version_ = weights_->version();
 }
 
 template <class S>
@@ -617,12 +626,13 @@ template <class S>
 template <class F>
 void Program<S>::run(std::size_t first, std::size_t last, const Range& range, Member& member, Pulse& pulse,
                      F&& here) {
+  const bool others = member.part.count > 1;
   const RunStage* before = nullptr;
   for (std::size_t s = first; s < last; ++s) {
     const RunStage& stage = stages_[s];
     if (!here(stage)) continue;
     // Where memory is shared, what another thread still reads may lie where this stage writes.
-    if (before && (overlaid_ || meet_between(dealt(*before), stage, member))) member.barrier();
+    if (others && before && (overlaid_ || meet_between(dealt(*before), stage, member))) member.barrier();
     before = &stage;
     sweep(stage, range, member, false, pulse);
   }
@@ -684,7 +694,10 @@ void Program<S>::begin_backward(Member& member, Pulse& pulse) {
   weights_->gradients().clear(member.part);
   member.barrier();
   if (!flows()) return;
-  if (member.first()) *tensor(loss_).gradient = S(1);
+  if (member.first()) {
+    prepared_version_ = unprepared;
+    *tensor(loss_).gradient = S(1);
+  }
   run_back(constants_, stages_.size(), {0, frames_}, member, pulse,
            [](const RunStage& stage) { return !stage.of_frames; });
 }

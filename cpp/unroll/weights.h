@@ -45,6 +45,8 @@ class Weights {
     ++version_;
     return values_;
   }
+  /// Changes whenever a weight may have.
+  std::uint64_t version() const { return version_; }
   const Block<S>& values() const { return values_; }
   const Block<S>& gradients() const { return gradients_; }
 
