@@ -167,8 +167,7 @@ class Port {
 template <class S>
 class Chain final : public Operation<S> {
  public:
-  explicit Chain(const Binding<S>& b) : y_(b.outputs[0]) {
-    const ChainCode code = ChainCode::from(b.attributes);
+  Chain(const Binding<S>& b, const ChainCode& code) : y_(b.outputs[0]) {
     std::vector<Tensor<S>> tensors;  // by value: a load or an output, else nothing
     for (const auto& [input, start] : code.loads) {
       const Tensor<S>& x = tensors.emplace_back(b.inputs[at(input)]);
@@ -322,7 +321,8 @@ class Chain final : public Operation<S> {
 
   /// Calls f with each block of a range.
   template <class F>
-  void each_block(const Range& r, F&& f) const {
+  void each_block(const Range& window, F&& f) const {
+    const Range r = y_.frames(window);
     const bool everywhere = r.lanes == Range::all;
     if (together_ && everywhere && r.size() == 1) return f(Block<S, true>{cut_, r.begin});
     Index frames = r.size(), lanes = everywhere ? y_.shape.batch : r.lanes, rows = y_.shape.features;
@@ -368,11 +368,18 @@ class Chain final : public Operation<S> {
 };
 
 template <class S>
-std::unique_ptr<Operation<S>> make(const Binding<S>& binding) {
-  return std::make_unique<Chain<S>>(binding);
+std::unique_ptr<Operation<S>> make(const Binding<S>& b) {
+  return make_chain(b, ChainCode::from(b.attributes));
 }
 
 }  // namespace
+
+template <class S>
+std::unique_ptr<Operation<S>> make_chain(const Binding<S>& b, const ChainCode& code) {
+  return std::make_unique<Chain<S>>(b, code);
+}
+template std::unique_ptr<Operation<float>> make_chain(const Binding<float>&, const ChainCode&);
+template std::unique_ptr<Operation<double>> make_chain(const Binding<double>&, const ChainCode&);
 
 const Registered& chain() {
   static const Registered type = [] {

@@ -32,4 +32,8 @@ struct ChainCode {
 /// of the input's.
 const Registered& chain();
 
+/// A chain whose code is known, with outputs of any extent.
+template <class S>
+std::unique_ptr<Operation<S>> make_chain(const Binding<S>&, const ChainCode&);
+
 }  // namespace bptt

@@ -6,8 +6,8 @@
 #include <type_traits>
 
 #include "kernel/activate.h"
+#include "ops/chain.h"
 #include "ops/rules.h"
-#include "ops/walk.h"
 
 namespace bptt {
 namespace {
@@ -92,86 +92,6 @@ struct BinaryCrossEntropy { static constexpr auto name = "binary_cross_entropy_w
   static auto slope_b(const auto& x, const auto&, const auto&) { return -x; } };
 
 // clang-format on
-
-template <class Rule, class S>
-class Unary final : public Operation<S> {
- public:
-  explicit Unary(const Binding<S>& b) : x_(b.inputs[0]), y_(b.outputs[0]), walk_({y_, x_}) {}
-
-  void forward(const Range& r) override {
-    lying(walk_.stride(1), [&](auto x_lies) {
-      walk_.rows(y_.frames(r), [&](Index n, const auto& at) {
-        Row<S>(y_.value + at[0], n) = Rule::value(x_lies.read(x_.value + at[1], n, walk_.stride(1)));
-      });
-    });
-  }
-
-  void backward(const Range& r) override {
-    if (!x_.constant()) add_gradient(r);
-  }
-
-  void accumulate(const Range& r, Part) override {
-    if (x_.constant()) add_gradient(r);
-  }
-
- private:
-  void add_gradient(const Range& r) {  // dx += dy y'(x)
-    if (!x_.gradient) return;
-    lying(walk_.stride(1), [&](auto x_lies) {
-      walk_.rows(y_.frames(r), [&](Index n, const auto& at) {
-        const Index stride = walk_.stride(1);
-        const auto x = x_lies.read(x_.value + at[1], n, stride);
-        const Row<S> y(y_.value + at[0], n), dy(y_.gradient + at[0], n);
-        x_lies.add(x_.gradient + at[1], n, stride, dy * Rule::slope(x, y));
-      });
-    });
-  }
-
-  Tensor<S> x_, y_;
-  Walk<S, 2> walk_;
-};
-
-template <class Rule, class S>
-class Binary final : public Operation<S> {
- public:
-  explicit Binary(const Binding<S>& b)
-      : a_(b.inputs[0]), b_(b.inputs[1]), y_(b.outputs[0]), walk_({y_, a_, b_}) {}
-
-  void forward(const Range& r) override {
-    rows(r, [&](Index n, const auto& at, auto, auto, const auto& a, const auto& b) {
-      Row<S>(y_.value + at[0], n) = Rule::value(a, b);
-    });
-  }
-
-  void backward(const Range& r) override { add_gradients(r, !a_.constant(), !b_.constant()); }
-  void accumulate(const Range& r, Part) override { add_gradients(r, a_.constant(), b_.constant()); }
-
- private:
-  void add_gradients(const Range& r, bool to_a, bool to_b) {  // da += dy dy/da,  db += dy dy/db
-    to_a = to_a && a_.gradient;
-    to_b = to_b && b_.gradient;
-    if (!to_a && !to_b) return;
-    rows(r, [&](Index n, const auto& at, auto a_lies, auto b_lies, const auto& a, const auto& b) {
-      const Row<S> y(y_.value + at[0], n), dy(y_.gradient + at[0], n);
-      if (to_a) a_lies.add(a_.gradient + at[1], n, walk_.stride(1), dy * Rule::slope_a(a, b, y));
-      if (to_b) b_lies.add(b_.gradient + at[2], n, walk_.stride(2), dy * Rule::slope_b(a, b, y));
-    });
-  }
-
-  /// Calls f for every row, with how the operands lie and what they hold.
-  template <class F>
-  void rows(const Range& r, F&& f) const {
-    lying(walk_.stride(1), walk_.stride(2), [&](auto a_lies, auto b_lies) {
-      walk_.rows(y_.frames(r), [&](Index n, const auto& at) {
-        f(n, at, a_lies, b_lies, a_lies.read(a_.value + at[1], n, walk_.stride(1)),
-          b_lies.read(b_.value + at[2], n, walk_.stride(2)));
-      });
-    });
-  }
-
-  Tensor<S> a_, b_, y_;
-  Walk<S, 3> walk_;
-};
 
 // Rules by themselves, over whole packets.
 
@@ -270,10 +190,16 @@ Example with_domain(Example example) {
   return example;
 }
 
+/// By itself it is a chain of one.
 template <class Rule>
 struct UnaryOp {
   template <class S>
-  using Type = Unary<Rule, S>;
+  struct Type {
+    static std::unique_ptr<Operation<S>> make(const Binding<S>& b) {
+      return make_chain(
+          b, {.shape = b.outputs[0].shape, .loads = {{0, 0}}, .steps = {{Rule::name, 0, 0}}, .outputs = {1}});
+    }
+  };
 
   static OpType type() {
     OpType type = described<Rule>();
@@ -296,7 +222,14 @@ Index broadcast(Index a, Index b, const Call& call, const char* name) {
 template <class Rule>
 struct BinaryOp {
   template <class S>
-  using Type = Binary<Rule, S>;
+  struct Type {
+    static std::unique_ptr<Operation<S>> make(const Binding<S>& b) {
+      return make_chain(b, {.shape = b.outputs[0].shape,
+                            .loads = {{0, 0}, {1, 0}},
+                            .steps = {{Rule::name, 0, 1}},
+                            .outputs = {2}});
+    }
+  };
 
   static OpType type() {
     OpType type = described<Rule>();
