@@ -207,7 +207,8 @@ struct UnaryOp {
       require_inputs(call, Rule::name, 1);
       return {call.inputs[0]};
     };
-    type.examples = {with_domain<Rule>({{{1, 1}}}), with_domain<Rule>({{{3, 2}}})};
+    type.examples = {with_domain<Rule>({{{1, 1}}}), with_domain<Rule>({{{3, 2}}}),
+                     with_domain<Rule>({{{37, 9}}})};
     return type;
   }
 };
@@ -245,7 +246,9 @@ struct BinaryOp {
                                                                    {{3, 1}, {3, 4}},
                                                                    {{1, 4}, {3, 4}},
                                                                    {{3, 4}, {1, 1}},
-                                                                   {{3, 1}, {1, 2}}})
+                                                                   {{3, 1}, {1, 2}},
+                                                                   {{37, 9}, {37, 9}},
+                                                                   {{37, 1}, {37, 9}}})
       type.examples.push_back(with_domain<Rule>({{a, b}}));
     return type;
   }

@@ -144,17 +144,4 @@ void lying(Index stride, F&& f) {
     f(Spaced{});
 }
 
-/// The same for two operands; few combinations, since each is compiled.
-template <class F>
-void lying(Index a, Index b, F&& f) {
-  if (a == 1 && b == 1)
-    f(Dense{}, Dense{});
-  else if (a == 1 && b == 0)
-    f(Dense{}, Repeated{});
-  else if (a == 0 && b == 1)
-    f(Repeated{}, Dense{});
-  else
-    f(Spaced{}, Spaced{});
-}
-
 }  // namespace bptt
