@@ -1,7 +1,8 @@
 """JAX: `lax.scan` over the frames under `jit`, window by window or the whole training loop at once.
 
-All weights are one flat vector, so that clipping and Adam are one fused operation each, and a short
-window's scan is unrolled: both make small nets faster. Compiled for one thread.
+In its best form all weights are one flat vector, so that clipping and Adam are one fused operation
+each, and a short window's scan is unrolled: both make small nets faster. As it is mostly written,
+weights are an array each, and a scan is a loop. Compiled for one thread.
 """
 
 from __future__ import annotations
@@ -28,16 +29,15 @@ from jax.flatten_util import ravel_pytree
 jax.config.update("jax_cpu_enable_async_dispatch", False)  # a call is over when it returns
 
 UNROLLED = 16
-"""Windows of at most so many frames are unrolled."""
+"""Windows of at most so many frames are unrolled, in the best form."""
 
 
-def forward(case: Case, w: Any, state: Any, x: Any) -> tuple[Any, Any]:
+def forward(case: Case, w: Any, state: Any, x: Any, unroll: int = 1) -> tuple[Any, Any]:
     """From x ``(T, batch, features)`` the head's values of every frame, and the new state.
 
-    The state is an h, or h and c, ``(batch, width)`` for each layer.
+    The state is an h, or h and c, ``(batch, width)`` for each layer. `unroll` is `lax.scan`'s.
     """
     H, after = case.width, []
-    unroll = min(case.frames, len(x)) if case.frames <= UNROLLED else 1
     for layer, carry in enumerate(state):
         by_h = w[f"h{layer}"].T
 
@@ -72,17 +72,18 @@ def start(case: Case, state: Named) -> list[Any]:
 
 
 class Jax:
-    """A case in JAX; `loop` is the whole training loop under one `jit`."""
+    """A case in JAX; `loop` is the whole training loop under one `jit`, `best` its best form."""
 
-    def __init__(self, case: Case, given: Given, loop: bool = False) -> None:
+    def __init__(self, case: Case, given: Given, *, loop: bool = False, best: bool = True) -> None:
         self.case, self.loop, self.at = case, loop, 0
+        self.unroll = case.frames if best and case.frames <= UNROLLED else 1
         stacked = {
             name: jnp.asarray(each, jnp.float32)
             for name, each in stack(case, given.weights).items()
         }
-        flat, self.shaped = ravel_pytree(stacked)
-        m, v = jnp.zeros_like(flat), jnp.zeros_like(flat)  # two, since each is given away
-        self.carry = (flat, m, v, jnp.float32(0), start(case, given.state))
+        w, self.shaped = ravel_pytree(stacked) if best else (stacked, lambda w: w)
+        m, v = (jax.tree.map(jnp.zeros_like, w) for _ in range(2))  # each is given away
+        self.carry = (w, m, v, jnp.float32(0), start(case, given.state))
         shape = (case.windows, case.frames, case.batch, -1)
         self.x, self.y = (
             jnp.asarray(each.reshape(shape), jnp.float32) for each in (given.x, given.y)
@@ -91,21 +92,27 @@ class Jax:
         self.one = jax.jit(self.window, donate_argnums=0)
         self.all = jax.jit(self.many, donate_argnums=0)
 
-    def loss(self, flat: Any, state: Any, x: Any, y: Any) -> tuple[Any, Any]:
+    def loss(self, w: Any, state: Any, x: Any, y: Any) -> tuple[Any, Any]:
         """The mean squared error of a window, and the state after it."""
-        out, state = forward(self.case, self.shaped(flat), state, x)
+        out, state = forward(self.case, self.shaped(w), state, x, self.unroll)
         return jnp.mean((out - y) ** 2), state
 
     def window(self, carry: Any, x: Any, y: Any) -> tuple[Any, Any]:
         """A training step."""
-        flat, m, v, t, state = carry
-        (loss, state), g = jax.value_and_grad(self.loss, has_aux=True)(flat, state, x, y)
-        g = jnp.clip(g, -cases.CLIP, cases.CLIP)
+        w, m, v, t, state = carry
+        (loss, state), g = jax.value_and_grad(self.loss, has_aux=True)(w, state, x, y)
         t = t + 1
-        m = cases.BETA1 * m + (1 - cases.BETA1) * g
-        v = cases.BETA2 * v + (1 - cases.BETA2) * g**2
-        root = jnp.sqrt(v / (1 - cases.BETA2**t)) + cases.EPSILON
-        return (flat - cases.LEARNING_RATE * m / (1 - cases.BETA1**t) / root, m, v, t, state), loss
+
+        def update(w: Any, m: Any, v: Any, g: Any) -> tuple[Any, Any, Any]:
+            g = jnp.clip(g, -cases.CLIP, cases.CLIP)
+            m = cases.BETA1 * m + (1 - cases.BETA1) * g
+            v = cases.BETA2 * v + (1 - cases.BETA2) * g**2
+            root = jnp.sqrt(v / (1 - cases.BETA2**t)) + cases.EPSILON
+            return w - cases.LEARNING_RATE * m / (1 - cases.BETA1**t) / root, m, v
+
+        updated = jax.tree.map(update, w, m, v, g)
+        w, m, v = jax.tree.transpose(jax.tree.structure(g), None, updated)
+        return (w, m, v, t, state), loss
 
     def many(self, carry: Any, first: Any, count: Any, x: Any, y: Any) -> tuple[Any, Any]:
         """So many windows from number `first` on; the losses of the last of them, by number."""
