@@ -96,13 +96,11 @@ class Affine final : public Operation<S> {
 
     version_ = columns_.front().blocks.front().weight.version;
     left_ = Factor<S>(Panels::plain<S>(row), version_);
-    bool in_line = false;
-    if (y_.shape.batch * b.at_once == 1)
-      with_panels<S>(left_.panels(), [&]<class P, int V>() {
-        in_line = V > 0;
-        forward_ = &Affine::template forward<P, V>;
-        backward_ = &Affine::template backward<P, V>;
-      });
+    const bool in_line =
+        y_.shape.batch * b.at_once == 1 && with_panels<S>(left_.panels(), [&]<class P, int V>() {
+          forward_ = &Affine::template forward<P, V>;
+          backward_ = &Affine::template backward<P, V>;
+        });
     std::vector<Packed<S>> packed;  // read on the way back, too
     for (Column<S>& column : columns_) {
       column.settle(row, b.scratch);
@@ -180,7 +178,7 @@ class Affine final : public Operation<S> {
       const Index from = first * y.shape.features, n = count * y.shape.features;
       if (base.gradient) add_in_packets(y.gradient + from, base.gradient + from, n);
       for (const Back<S>& back : self.back_)
-        back.template add_plain<P, V>(r, first, count);  // dx_k += W_k^T dy
+        back.template add<P, V, false>(r, first, count);  // dx_k += W_k^T dy
     });
   }
 

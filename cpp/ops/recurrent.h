@@ -31,14 +31,15 @@ void with_size(Index batch, Index units, F&& f) {
   f.template operator()<Size::Packet>();
 }
 
-/// f<P, V>() for a product that is always of one column, with a left factor in these panels, each of V packets P; V is 0
-/// where they differ.
+/// f<P, V>() for a product that is always of one column, with a left factor in these panels, each of V packets P. False,
+/// and no call, where they differ.
 template <class S, class F>
-void with_panels(const Panels& panels, F&& f) {
+bool with_panels(const Panels& panels, F&& f) {
+  if (panels.packets() == 0) return false;
   with_packet<S>(panels.width(), [&]<class P>(P*) {
-    if (panels.packets() == 0) return f.template operator()<P, 0>();
     constant<Tiles<S>::packets>(panels.packets(), [&](auto V) { f.template operator()<P, V>(); });
   });
+  return true;
 }
 
 /// Calls f(t, first, count) for the columns of each frame of a range in turn, or back through time.
@@ -214,22 +215,12 @@ class Back {
                          alone, r.rows().of(transposed_.panels()));
   }
   /// Where it may be. P are the packets of dz, and V how many of each of its panels W has to do with; 0 where panels differ,
-  /// whose x has more numbers than a packet has.
-  template <class P, int V>
+  /// whose x has more numbers than a packet has. A dz in plain columns is not `whole` packets.
+  template <class P, int V, bool whole = true>
   BPTT_INLINED void add(const Range& r, Index first, Index count) const {
     if constexpr (V > 0)
       if (packed_) {
-        if (x_.gradient && r.leads()) dots<P, V, true>(r, first);
-        return;
-      }
-    add(r, first, count);
-  }
-  /// The same for a dz in plain columns, V packets of it in each panel.
-  template <class P, int V>
-  BPTT_INLINED void add_plain(const Range& r, Index first, Index count) const {
-    if constexpr (V > 0)
-      if (packed_) {
-        if (x_.gradient && r.leads()) dots<P, V, false>(r, first);
+        if (x_.gradient && r.leads()) dots<P, V, whole>(r, first);
         return;
       }
     add(r, first, count);

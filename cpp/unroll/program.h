@@ -254,9 +254,10 @@ class Program {
   std::size_t constants_ = 0;            // so many of them, the first, compute constants
   std::size_t in_frames_ = 0;            // those before this one go over frames
   std::vector<Operation<S>*> begun_;     // of the others, those that make window values
-  std::vector<Operation<S>*> prepared_;  // and those that have constant inputs; prepared
+  std::vector<Operation<S>*> prepared_;  // and those that have constant inputs
   static constexpr std::uint64_t unprepared = ~std::uint64_t{0};
-  std::uint64_t prepared_version_ = unprepared;  // for this version of the weights, with no backward since
+  std::uint64_t prepared_version_ =
+      unprepared;  // of the weights, when these were; none: a backward has begun since
 };
 
 extern template class Program<float>;
