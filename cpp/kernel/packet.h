@@ -5,6 +5,8 @@
 #include <algorithm>
 #include <cstddef>
 
+#include "kernel/unrolled.h"
+
 namespace bptt {
 
 using Index = std::ptrdiff_t;
@@ -94,18 +96,19 @@ struct Whole {
   void store(ScalarOf<P>* to, const P& packet) const { Eigen::internal::pstoreu(to, packet); }
 };
 
-/// Calls f(i, first) for the packets of n numbers, each from number i on, of which the `first` are there.
+/// Calls f(i, first) for the packets of n numbers, each from number i on; of the last, the `first` are there.
 template <class P, class F>
-void each_packet(Index n, F&& f) {
+BPTT_INLINED inline void each_packet(Index n, F&& f) {
   Index i = 0;
-  for (; i + width_of<P> <= n; i += width_of<P>) f(i, Whole<P>());
-  if (i < n) f(i, First<P>(n - i));
+  for (; i + width_of<P> < n; i += width_of<P>) f(i, Whole<P>());
+  f(i, First<P>(n - i));
 }
 
 /// Copies n numbers, in line: there are often fewer than a call is long.
 template <class S>
-void copy_in_packets(const S* from, S* to, Index n) {
-  each_packet<FullPacket<S>>(n, [&](Index i, auto first) { first.store(to + i, first.load(from + i)); });
+BPTT_INLINED inline void copy_in_packets(const S* from, S* to, Index n) {
+  each_packet<FullPacket<S>>(
+      n, [&](Index i, auto first) BPTT_INLINED { first.store(to + i, first.load(from + i)); });
 }
 
 /// Calls f with a null pointer to each kind of packet there is for S, the widest first. (Two numbers are none worth a
@@ -118,18 +121,15 @@ void for_each_packet(F&& f) {
   if constexpr (width_of<P> >= 16) f(static_cast<HalfOf<HalfOf<P>>*>(nullptr));
 }
 
-/// How wide packets should be for so many rows: the widest of which at most a quarter of the rows more would be computed
-/// than there are, or else those that waste least.
+/// How wide packets should be for so many rows: as few packets as there can be, and those no wider than they need to be.
 template <class S>
 Index packet_width(Index rows) {
-  Index best = 0, least = 0;
-  bool settled = false;
+  Index best = 0, fewest = 0;
   for_each_packet<S>([&]<class P>(P*) {
-    const Index padded = (rows + width_of<P> - 1) / width_of<P> * width_of<P>;
-    if (settled || (best && padded >= least)) return;
+    const Index packets = (rows + width_of<P> - 1) / width_of<P>;
+    if (best && packets > fewest) return;
     best = width_of<P>;
-    least = padded;
-    settled = 4 * padded <= 5 * rows;
+    fewest = packets;
   });
   return best;
 }
