@@ -17,19 +17,33 @@ BPTT_INLINED inline void constant(Index number, F&& f) {
   });
 }
 
-/// A b, as V packets of rows, for one column of b, whose pieces stand below one another. Of A, V packets for each step of
-/// the depth are `next` from those before; `packed`, they lie side by side, and so do the numbers of each piece of b.
-/// Several sums along the depth make up for the time that each addition takes.
+/// V packets that lie side by side.
+template <class P, int V>
+BPTT_INLINED inline Eigen::internal::PacketBlock<P, V> load_block(const ScalarOf<P>* from) {
+  Eigen::internal::PacketBlock<P, V> block;
+  unrolled<V>([&](auto v)
+                  BPTT_INLINED { block.packet[v] = Eigen::internal::ploadu<P>(from + v * width_of<P>); });
+  return block;
+}
+
+/// What sums begin with when there is nothing to begin with.
+template <class S>
+inline constexpr S zeros[Tiles<S>::packets * width_of<FullPacket<S>>] = {};
+
+/// `sum` + A b, as V packets of rows, for one column of b, whose pieces stand below one another. Of A, V packets for each
+/// step of the depth are `next` from those before; `packed`, they lie side by side, and so do the numbers of each piece of
+/// b. Several sums along the depth make up for the time that each addition takes.
 template <class P, int V, bool packed = false>
-BPTT_INLINED inline Eigen::internal::PacketBlock<P, V> column_product(const ScalarOf<P>* a, Index next,
-                                                                      std::span<const Right<ScalarOf<P>>> b,
-                                                                      Index column) {
+BPTT_INLINED inline Eigen::internal::PacketBlock<P, V> column_product(
+    const Eigen::internal::PacketBlock<P, V>& sum, const ScalarOf<P>* a, Index next,
+    std::span<const Right<ScalarOf<P>>> b, Index column) {
   using namespace Eigen::internal;
   using S = ScalarOf<P>;
   constexpr int U = V >= 3 ? 2 : 4;
   if constexpr (packed) next = V * width_of<P>;
   PacketBlock<P, V> sums[U];
-  unrolled<U>([&](auto u) { unrolled<V>([&](auto v) { sums[u].packet[v] = pset1<P>(S(0)); }); });
+  sums[0] = sum;
+  unrolled<U - 1>([&](auto u) { unrolled<V>([&](auto v) { sums[u + 1].packet[v] = pset1<P>(S(0)); }); });
   for (const Right<S>& right : b) {
     const S* const numbers = right.data + column * right.column;
     const Index step = packed ? 1 : right.step, rest = right.depth & (U - 1), whole = right.depth - rest;

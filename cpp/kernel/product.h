@@ -61,6 +61,9 @@ std::vector<Right<S>> pieces(const Panelled<S>& b, Span packets) {
 /// What to do after a tile, when there is nothing to do.
 inline constexpr auto nothing = [](Index, Index, Index) {};
 
+/// What the sums of a product begin with: zero; what is in y; or the last column of A, whose number in b is 1.
+enum class Begin { Zero, Y, Last };
+
 /// A left factor, packed: one or several matrices side by side, each as it is or transposed.
 template <class S>
 class Factor {
@@ -91,6 +94,12 @@ class Factor {
   const Panels& panels() const { return packed_.panels; }
   /// Where a column of a panel lies.
   const S* at(Index panel, Index column) const { return packed_.at(panel, column); }
+
+  /// Where the last column of a panel of V packets P lies.
+  template <class P, int V>
+  BPTT_INLINED const S* last(Index panel) const {
+    return packed_.template at<V * width_of<P>>(panel, packed_.columns - 1);
+  }
 
   /// How much memory it needs, once all matrices are there: behind the last column some more may be read (Dots).
   Index size() const { return packed_.size() + most_dots<FullPacket<S>> * panels().height(0); }
@@ -125,35 +134,39 @@ class Factor {
     }
   }
 
-  /// A column alone, in line, where all panels are of V packets P: calls f(panel, sums) for each. If there is a `single`
-  /// panel, that is all.
-  template <class P, int V, bool single, class F>
-  BPTT_INLINED void column(const std::vector<Right<S>>& b, Index column, Span which, F&& f) const {
+  /// A column alone, in line, where all panels are of V packets P: calls f(panel, sums) for each, with sums that begin as
+  /// begin(panel). If there is a `single` panel, that is all.
+  template <class P, int V, bool single, class From, class F>
+  BPTT_INLINED void column(std::span<const Right<S>> b, Index column, Span which, From&& begin, F&& f) const {
     constexpr Index height = V * width_of<P>;
     if (single && which.begin == which.end) return;
     if constexpr (single) which = {0, 1};
     for (Index panel = which.begin; panel < which.end; ++panel)
-      f(panel, column_product<P, V, true>(packed_.template at<height>(panel, 0), height, b, column));
+      f(panel,
+        column_product<P, V, true>(begin(panel), packed_.template at<height>(panel, 0), height, b, column));
   }
   /// The same for y in panels of `of` packets, and after(panel, column, 1). Where panels differ, V is 0.
   template <class P, int V, bool single = false, int of = V, class After>
-  BPTT_INLINED void column(const std::vector<Right<S>>& b, const Panelled<S>& y, bool add, Index column,
+  BPTT_INLINED void column(const std::vector<Right<S>>& b, const Panelled<S>& y, Begin begin, Index column,
                            Span which, After&& after) const {
     using namespace Eigen::internal;
     if constexpr (V > 0) {
+      const auto from = [&](Index panel) BPTT_INLINED {
+        return load_block<P, V>(begin == Begin::Y      ? y.template at<of * width_of<P>>(panel, column)
+                                : begin == Begin::Last ? last<P, V>(panel)
+                                                       : zeros<S>);
+      };
       this->template column<P, V, single>(
-          b, column, which, [&](Index panel, const PacketBlock<P, V>& sums) BPTT_INLINED {
+          std::span(b).first(b.size() - (begin == Begin::Last ? 1 : 0)), column, which, from,
+          [&](Index panel, const PacketBlock<P, V>& sums) BPTT_INLINED {
             S* const to = y.template at<of * width_of<P>>(panel, column);
-            unrolled<V>([&](auto v) BPTT_INLINED {
-              S* const at = to + v * width_of<P>;
-              pstoreu(at, add ? padd(ploadu<P>(at), sums.packet[v]) : sums.packet[v]);
-            });
+            unrolled<V>([&](auto v) BPTT_INLINED { pstoreu(to + v * width_of<P>, sums.packet[v]); });
             after(panel, column, Index{1});
           });
     } else {
       for (Index panel = which.begin; panel < which.end; ++panel) {
         Task<S> task{};
-        aim(task, y, add, panel, column);
+        aim(task, y, begin == Begin::Y, panel, column);
         alone(task, b, panel, column);
         after(panel, column, Index{1});
       }

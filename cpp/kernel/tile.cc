@@ -59,8 +59,9 @@ void run(Task<ScalarOf<P>>& task) {
 
 template <class P, int V, bool packed>
 void run_alone(Task<ScalarOf<P>>& task) {
-  PacketBlock<P, V> sums[1] = {column_product<P, V, packed>(
-      task.left, task.next, {task.right, static_cast<std::size_t>(task.pieces)}, task.first)};
+  PacketBlock<P, V> sums[1] = {
+      column_product<P, V, packed>(load_block<P, V>(zeros<ScalarOf<P>>), task.left, task.next,
+                                   {task.right, static_cast<std::size_t>(task.pieces)}, task.first)};
   write<P, V, 1>(task, sums);
 }
 

@@ -16,8 +16,8 @@ std::vector<std::string> row_blocks(const Attributes& attributes) {
 
 /// y += x for n numbers.
 template <class S>
-void add_in_packets(const S* x, S* y, Index n) {
-  each_packet<FullPacket<S>>(n, [&](Index i, auto first) {
+BPTT_INLINED inline void add_in_packets(const S* x, S* y, Index n) {
+  each_packet<FullPacket<S>>(n, [&](Index i, auto first) BPTT_INLINED {
     first.store(y + i, Eigen::internal::padd(first.load(y + i), first.load(x + i)));
   });
 }
@@ -148,17 +148,26 @@ class Affine final : public Operation<S> {
     const Index rows = y.shape.features;
     if constexpr (V > 0) {
       const Index from = r.begin * rows;
-      const auto write = [&](Index row, const P& sum, auto first) BPTT_INLINED {
-        const Index i = from + row;
-        first.store(y.value + i, base.value ? padd(first.load(base.value + i), sum) : sum);
+      const auto packets = [&](Index panel, auto&& f) BPTT_INLINED {  // f(v, place, first)
+        constexpr Index W = width_of<P>;
+        const Index row = panel * V * W, last = row + (V - 1) * W;
+        unrolled<V - 1>([&](auto v) BPTT_INLINED { f(v, from + row + v * W, Whole<P>()); });
+        f(std::integral_constant<int, V - 1>(), from + last, First<P>(rows - last));
       };
+      const bool biased = std::ssize(self.right_) > std::ssize(self.x_);
       self.left_.template column<P, V, false>(
-          self.right_, r.begin, {0, self.left_.panels().count()},
+          std::span(self.right_).first(self.x_.size()), r.begin, {0, self.left_.panels().count()},
+          [&](Index panel) BPTT_INLINED {
+            auto sums = load_block<P, V>(biased ? self.left_.template last<P, V>(panel) : zeros<S>);
+            if (base.value)
+              packets(panel, [&](auto v, Index i, auto first) BPTT_INLINED {
+                sums.packet[v] = padd(first.load(base.value + i), sums.packet[v]);
+              });
+            return sums;
+          },
           [&](Index panel, const PacketBlock<P, V>& sums) BPTT_INLINED {
-            constexpr Index W = width_of<P>;
-            const Index row = panel * V * W, last = row + (V - 1) * W;
-            unrolled<V - 1>([&](auto v) BPTT_INLINED { write(row + v * W, sums.packet[v], Whole<P>()); });
-            write(last, sums.packet[V - 1], First<P>(rows - last));
+            packets(panel, [&](auto v, Index i, auto first)
+                               BPTT_INLINED { first.store(y.value + i, sums.packet[v]); });
           });
     } else {
       columns(r, y.shape.batch, [&](Index first, Index count) {

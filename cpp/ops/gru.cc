@@ -61,7 +61,7 @@ class ResetAfter final : public Operation<S> {
   explicit ResetAfter(const Binding<S>& b)
       : H_(b.outputs[0].shape.features),
         batch_(b.outputs[0].shape.batch),
-        apart_(batch_ < few_lanes && b.at_once > 1),
+        apart_(inputs_before(Panels::gates<S>(H_, 3), batch_, b.at_once)),
         x_(b.inputs[X]),
         past_(b.inputs[PAST]),
         seen_(b.inputs[SEEN]),
@@ -135,10 +135,10 @@ class ResetAfter final : public Operation<S> {
       });
     each_frame<size>(r, self.batch_, [&](Index first, Index count) BPTT_INLINED {
       if (!self.apart_)
-        frame_product<P, 3, size, 4>(self.input_, self.input_pieces_, self.gates_, false, first, count,
+        frame_product<P, 3, size, 4>(self.input_, self.input_pieces_, self.gates_, Begin::Last, first, count,
                                      r.rows(), begin);
-      frame_product<P, 3, size, 4>(self.state_, self.state_pieces_, from_gate(self.gates_, R), true, first,
-                                   count, r.rows(), cell);
+      frame_product<P, 3, size, 4>(self.state_, self.state_pieces_, from_gate(self.gates_, R), Begin::Y,
+                                   first, count, r.rows(), cell);
     });
   }
 
@@ -242,12 +242,12 @@ class ResetBefore final : public Operation<S> {
     kept_.gradient = backward ? b.scratch.take(H_ * all) : nullptr;
     kept_.outer = H_;
     gates_product_.input(W_x_, x_);
-    gates_product_.input(bias_);
     const Packed<S> gates_packed = gates_product_.state(W_h_, seen_);
+    gates_product_.bias(bias_);
     gates_product_.place(b.scratch);
     candidate_product_.input(W_xn_, x_);
-    candidate_product_.input(b_n_);
     const Packed<S> candidate_packed = candidate_product_.state(W_hn_, kept_);
+    candidate_product_.bias(b_n_);
     candidate_product_.place(b.scratch);
     with_packet<S>(gates_.panels.width(), [&]<class P>(P*) {
       with_size<P>(batch_, H_, [&]<Size size>() {

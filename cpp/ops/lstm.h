@@ -72,7 +72,6 @@ class Lstm final : public Operation<S> {
       project_pieces_ = {{cell_.m.value, cell_.H, 1, cell_.m.outer}};
     }
     product_.input(W_x_, x_);
-    product_.input(bias_);
     const Packed<S> h_packed = product_.state(W_h_, h_past_);
     Packed<S> cif_packed, co_packed;
     if (cell_.peephole != Peephole::None) {
@@ -86,6 +85,7 @@ class Lstm final : public Operation<S> {
       peep_pieces_ = {{cell_.c.value, cell_.H, 1, cell_.c.outer}};
       b.scratch.take(peep_);
     }
+    product_.bias(bias_);
     product_.place(b.scratch);
     with_packet<S>(cell_.gates.panels.width(), [&]<class P>(P*) {
       with_size<P>(cell_.batch, cell_.H, [&]<Size size>() {
@@ -174,8 +174,8 @@ class Lstm final : public Operation<S> {
       self.product_.template frame<P, gate_count, size>(first, count, cell.gates, r.rows(), state);
       if (cell.peephole == Peephole::Full) {
         r.meet();
-        frame_product<P, 1, size, gate_count>(self.peep_, self.peep_pieces_, from_gate(cell.gates, O), true,
-                                              first, count, r.rows(), output);
+        frame_product<P, 1, size, gate_count>(self.peep_, self.peep_pieces_, from_gate(cell.gates, O),
+                                              Begin::Y, first, count, r.rows(), output);
       }
       if constexpr (Form::projected) {
         r.meet();

@@ -38,7 +38,7 @@ class NormalisedLstm final : public Operation<S> {
   explicit NormalisedLstm(const Binding<S>& b)
       : H_(b.outputs[0].shape.features),
         batch_(b.outputs[0].shape.batch),
-        apart_(batch_ < few_lanes && b.at_once > 1),
+        apart_(inputs_before(Panels::gates<S>(H_, gate_count), batch_, b.at_once)),
         x_(b.inputs[X]),
         c_past_(b.inputs[C_PAST]),
         h_past_(b.inputs[H_PAST]),
@@ -127,7 +127,7 @@ class NormalisedLstm final : public Operation<S> {
       });
     const auto product = [&](const Factor<S>& a, const std::vector<Right<S>>& b, const Panelled<S>& y,
                              Index first, Index count) {
-      frame_product<P, gate_count, size>(a, b, y, false, first, count, r.rows(), nothing);
+      frame_product<P, gate_count, size>(a, b, y, Begin::Zero, first, count, r.rows(), nothing);
     };
     each_frame<size>(r, self.batch_, [&](Index first, Index count) {
       if (!self.apart_) product(self.input_, self.input_pieces_, self.from_x_, first, count);

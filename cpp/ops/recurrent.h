@@ -73,16 +73,23 @@ BPTT_INLINED inline void each_panel(Span which, F&& f) {
   }
 }
 
-/// A frame's product, given its columns: y (+)= A b, in the panels of A. P, V and `of` as Factor::column wants them.
+/// A frame's product, given its columns: y = A b and what it begins with, in the panels of A. P, V and `of` as
+/// Factor::column wants them.
 template <class P, int V, Size size, int of = V, class S, class After>
 BPTT_INLINED inline void frame_product(const Factor<S>& a, const std::vector<Right<S>>& b,
-                                       const Panelled<S>& y, bool add, Index first, Index count, Part rows,
+                                       const Panelled<S>& y, Begin begin, Index first, Index count, Part rows,
                                        After&& after) {
   const Span mine = rows.of(a.panels());
   if constexpr (size == Size::Lanes)
-    a.multiply(b, y, add, first, count, mine, after);
+    a.multiply(b, y, begin == Begin::Y, first, count, mine, after);
   else
-    a.template column<P, V, size == Size::Packet, of>(b, y, add, first, mine, after);
+    a.template column<P, V, size == Size::Packet, of>(b, y, begin, first, mine, after);
+}
+
+/// Whether what a cell's inputs give is made for all frames at once. Where that is done frame by frame, the touch of the sums
+/// is saved; with few lanes a product over all frames has better tiles, unless a frame is a single panel.
+inline bool inputs_before(const Panels& panels, Index batch, Index at_once) {
+  return batch < few_lanes && at_once > 1 && panels.count() > 1;
 }
 
 /// Where a weight lies in a left factor: from this column on.
@@ -94,28 +101,27 @@ struct Packed {
 
 /// The sums under a cell's activations at every frame: W_x x_t + b + W_h h_{t-1} + ...
 ///
-/// Inputs are known for the whole range. With few lanes their part is one product over all of it, which makes better
-/// tiles; with more it is done in the same tile as the state's, frame by frame, which touches the sums once.
+/// Inputs are known for the whole range: their part is one product over all of it, or done in the same tile as the state's.
 template <class S>
 class RecurrentProduct {
  public:
   RecurrentProduct(const Panels& panels, const std::uint64_t* version, Index batch, Index at_once)
       : batch_(batch),
-        apart_(batch < few_lanes && at_once > 1),
+        apart_(inputs_before(panels, batch, at_once)),
         before_(panels, version),
         each_(panels, version) {}
 
-  /// Adds the product of a weight with an input, with 1 (a bias), or with a state of the frame before.
+  /// Adds the product of a weight with an input, with a state of the frame before, or with 1: the bias comes last.
   void input(const Tensor<S>& w, const Tensor<S>& x) {
     append(apart_ ? before_ : each_, apart_ ? before_pieces_ : each_pieces_, w,
            {x.value, x.shape.features, 1, x.outer});
   }
-  void input(const Tensor<S>& bias) {
-    static constexpr S one = 1;
-    append(apart_ ? before_ : each_, apart_ ? before_pieces_ : each_pieces_, bias, {&one, 1, 0, 0});
-  }
   Packed<S> state(const Tensor<S>& w, const Tensor<S>& past) {
     return append(each_, each_pieces_, w, {past.value, past.shape.features, 1, past.outer});
+  }
+  void bias(const Tensor<S>& b) {
+    static constexpr S one = 1;
+    append(apart_ ? before_ : each_, apart_ ? before_pieces_ : each_pieces_, b, {&one, 1, 0, 0});
   }
 
   /// Whether the inputs' part is done before, for all frames, and so waits in y.
@@ -143,7 +149,9 @@ class RecurrentProduct {
   /// Factor::column wants them.
   template <class P, int V, Size size, class After>
   BPTT_INLINED void frame(Index first, Index count, const Panelled<S>& y, Part rows, After&& after) const {
-    frame_product<P, V, size>(each_, each_pieces_, y, apart_, first, count, rows, after);
+    const bool apart = size != Size::Packet && apart_;  // never for a single panel
+    frame_product<P, V, size>(each_, each_pieces_, y, apart ? Begin::Y : Begin::Last, first, count, rows,
+                              after);
   }
 
  private:

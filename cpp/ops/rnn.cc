@@ -5,8 +5,8 @@
 // or with relu(v) = max(v, 0) in place of tanh (Le, Jaitly & Hinton, "A simple way to initialize recurrent networks of
 // rectified linear units", 2015, arXiv:1504.00941).
 //
-// One product for each frame, over input, state and bias together. With few lanes the input's and the bias's part is
-// one product over the whole range before. On the way back the product that gives the gradient of h_{t-1} goes on, tile
+// One product for each frame, over input, state and bias together. With few lanes and more than a panel of units, the
+// input's and the bias's part is one product over the whole range before. On the way back the product that gives the gradient of h_{t-1} goes on, tile
 // by tile, to the gradient under the activation of frame t-1.
 #include "kernel/activate.h"
 #include "ops/recurrent.h"
@@ -63,8 +63,8 @@ class Rnn final : public Operation<S> {
     sums_ = {panels_, nullptr, x_.shape.batch * (product_.apart() ? b.frames : 1)};
     sums_.data = b.scratch.take(sums_.size());
     product_.input(W_ax_, x_);
-    product_.input(b_a_);
     const Packed<S> state = product_.state(W_aa_, past_);
+    product_.bias(b_a_);
     product_.place(b.scratch);
     const bool relu = rectified(b.attributes);
     with_packet<S>(panels_.width(), [&]<class P>(P*) {
