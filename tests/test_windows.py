@@ -391,11 +391,15 @@ def test_an_interrupt_ends_the_loop() -> None:
     """
     bp = build(plain_frame, 3)
     train = bp.minimize(mean_square(bp.graphs["deep"]), ADAM)
-    timer = threading.Timer(0.1, signal.raise_signal, [signal.SIGINT])
-    timer.start()
-    with pytest.raises(KeyboardInterrupt):
-        bp.fit(train, plain_sequences(10), steps=20_000_000)
-    timer.join()
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may have it ignored
+    try:
+        timer = threading.Timer(0.1, signal.raise_signal, [signal.SIGINT])
+        timer.start()
+        with pytest.raises(KeyboardInterrupt):
+            bp.fit(train, plain_sequences(10), steps=20_000_000)
+        timer.join()
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert train.steps > 0
     assert bp.next_frame == 3 * train.steps % 10
     twin = build(plain_frame, 3)
