@@ -315,11 +315,14 @@ def test_regulariser(counted: str, times: int) -> None:
         np.testing.assert_allclose(ridge[name], gradient + extra, rtol=0, atol=1e-13)
 
 
-@pytest.mark.skipif(
+flushes = pytest.mark.skipif(
     platform.machine() not in ("x86_64", "AMD64", "aarch64"), reason="no switch is known for it"
 )
+
+
+@flushes
 def test_backward_takes_denormal_numbers_for_zero() -> None:
-    """And forward does not; float64 has room for the same numbers."""
+    """And forward does not, outside recurrences; float64 has room for the same numbers."""
     small = 2.0**-130
     found = {}
     for dtype in ("float32", "float64"):
@@ -334,3 +337,36 @@ def test_backward_takes_denormal_numbers_for_zero() -> None:
         feed = bp.generate_feed_dict("deep", [np.full((1, 1, 1), small)], 1)
         found[dtype] = float(bp.run(loss, feed)), float(bp.gradients(loss, feed)["w"][0, 0])
     assert found == {"float32": (small, 0.0), "float64": (small, small)}
+
+
+@flushes
+@pytest.mark.parametrize("depth", ["deep", "shallow"])
+@pytest.mark.parametrize("cell", ["fused", "written"])
+def test_a_state_that_fades_in_a_window_ends_at_zero(cell: str, depth: str) -> None:
+    """It is halved from frame to frame. In single frames it fades on; float64 has room for both."""
+    frames, found = 140, {}
+    for dtype in ("float32", "float64"):
+
+        def frame(bp: bptt.BPTT, depth: str) -> Any:
+            x = bp.placeholder((1, 1))
+            if cell == "fused":
+                return x, bptt.layers.rnn(bp, x, 1, activation="relu")
+            w = bp.get_variable("w", (1, 1))
+            return x, bp.name_variable("h", w * bp.get_past_variable("h", np.ones((1, 1))) + x)
+
+        bp = bptt.BPTT(dtype=dtype)
+        bp.generate_graphs(frame, num_loops=frames)
+        for name in bp.parameters:
+            bp.parameters[name] = np.full(bp.parameters[name].shape, 0.0 if "b" in name else 0.5)
+        for name in bp.state[depth]:
+            bp.state[depth][name] = np.ones((1, 1))
+        data = np.zeros((frames, 1, 1))
+        if depth == "deep":
+            feed = bp.generate_feed_dict(depth, [data], 1)
+            found[dtype] = bp.run(bp.graphs[depth][1], feed).ravel()
+        else:
+            found[dtype] = bp.predict([data]).ravel()
+    faded = 0.5 ** np.arange(1, frames + 1)
+    np.testing.assert_array_equal(found["float64"], faded)
+    ends = np.where(faded < 2.0**-126, 0, faded)
+    np.testing.assert_array_equal(found["float32"], ends if depth == "deep" else faded)

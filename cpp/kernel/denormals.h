@@ -10,10 +10,10 @@
 namespace bptt {
 
 /// While one of these lives, this thread takes such numbers for zero, and makes zero of results that would be such.
-/// Gradients that fade through time end there, and so do the moments of weights that have none left.
+/// States and gradients that fade through time end there, and so do the moments of weights that have none left.
 class FlushDenormals {
  public:
-  FlushDenormals() : before_(get()) {
+  explicit FlushDenormals(bool wanted = true) : before_(wanted ? get() : flush) {
     if ((before_ & flush) != flush) set(before_ | flush);
   }
   ~FlushDenormals() {

@@ -357,6 +357,8 @@ void Program<S>::pass(const RunStage& stage, const Range& r, bool back, Pulse& p
 template <class S>
 void Program<S>::sweep(const RunStage& stage, const Range& window, Member& member, bool back,
                        Pulse& pulse) const {
+  // Gates that are shut and states that fade make them. For a single frame the switch takes longer than it is worth.
+  const FlushDenormals flush(frames_ > 1 && (stage.stepwise || stage.loops));
   if (stage.grain >= window.size() && member.part.count == 1 && !patches(stage))
     pass(stage, window, back, pulse);
   else
