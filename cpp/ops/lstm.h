@@ -6,8 +6,7 @@
 //   h_t = m_t,  or  W_rm m_t  if it is projected
 //
 // The peephole weights W_ci, W_cf, W_co are full matrices, diagonal (held as one column), or absent. The weights of the
-// gates are row blocks of one matrix, in the order i f g o, so that all gates come from one product: over the whole range
-// for the input, frame by frame for the state.
+// gates are row blocks of one matrix, in the order i f g o, so that all gates come from one product (RecurrentProduct).
 #pragma once
 
 #include <numeric>

@@ -6,8 +6,8 @@
 // rectified linear units", 2015, arXiv:1504.00941).
 //
 // One product for each frame, over input, state and bias together. With few lanes and more than a panel of units, the
-// input's and the bias's part is one product over the whole range before. On the way back the product that gives the gradient of h_{t-1} goes on, tile
-// by tile, to the gradient under the activation of frame t-1.
+// input's and the bias's part is one product over the whole range before. On the way back the product that gives the
+// gradient of h_{t-1} goes on, tile by tile, to the gradient under the activation of frame t-1.
 #include "kernel/activate.h"
 #include "ops/recurrent.h"
 

@@ -357,7 +357,7 @@ void Program<S>::pass(const RunStage& stage, const Range& r, bool back, Pulse& p
 template <class S>
 void Program<S>::sweep(const RunStage& stage, const Range& window, Member& member, bool back,
                        Pulse& pulse) const {
-  // Gates that are shut and states that fade make them. For a single frame the switch takes longer than it is worth.
+  // Shut gates and fading states are denormal numbers. For a single frame the switch takes longer than it is worth.
   const FlushDenormals flush(frames_ > 1 && (stage.stepwise || stage.loops));
   if (stage.grain >= window.size() && member.part.count == 1 && !patches(stage))
     pass(stage, window, back, pulse);
