@@ -89,6 +89,13 @@ void store_first(ScalarOf<P>* to, const P& packet, Index n) {
   First<P>(n).store(to, packet);
 }
 
+/// The first n numbers, of which there are mostly as many as a packet holds: a load that follows waits for what a mask wrote.
+template <class P>
+BPTT_INLINED inline void store_most(ScalarOf<P>* to, const P& packet, Index n) {
+  if (n >= width_of<P>) return Eigen::internal::pstoreu(to, packet);
+  store_first(to, packet, n);
+}
+
 /// All numbers of a packet, in the place of the first.
 template <class P>
 struct Whole {

@@ -60,7 +60,7 @@ P whole_state(const ScalarOf<P>* of, const Place<ScalarOf<P>>& at) {
 }
 template <class P>
 void set_state(ScalarOf<P>* of, const Place<ScalarOf<P>>& at, const P& value) {
-  store_first(of + at.state, value, at.room);
+  store_most(of + at.state, value, at.room);
 }
 
 /// Copies so many rows from the `first` on to packed columns; of columns `column` to `column + count`.

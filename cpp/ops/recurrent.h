@@ -280,8 +280,8 @@ class Back {
     const P sums = dots.sums(x_.shape.features);
     S* const to = x_.gradient + column * x_.outer;
     if (x_.fresh) return store_first(to, sums, x_.shape.features);
-    const First<P> room(std::max(x_.shape.features, (free_before(r, 1) - column) * x_.outer));
-    room.store(to, padd(room.load(to), sums));
+    const Index room = std::max(x_.shape.features, (free_before(r, 1) - column) * x_.outer);
+    store_most(to, padd(load_first<P>(to, room), sums), room);
   }
 
   /// A panel of W, from one of its columns to the next, and what it meets.

@@ -106,7 +106,7 @@ class Rnn final : public Operation<S> {
       each_packet<P, V>(sums, h.outer, panel, column, count,
                         [&](Index place, Index valid, S* z) BPTT_INLINED {
                           const Index room = std::max(valid, end * h.outer - place);
-                          store_first(h.value + place, Activation::value(ploadu<P>(z)), room);
+                          store_most(h.value + place, Activation::value(ploadu<P>(z)), room);
                         });
     };
     self.product_.before(r, self.sums_);
