@@ -10,6 +10,8 @@ constexpr Index depth_block = 512, outer_block = 48;
 
 /// Memory is found by pages of so many bytes: a few at a time.
 constexpr Index page = 4096;
+/// Columns that begin at most so many bytes apart are read where they lie.
+constexpr Index near = page / 4;
 
 /// Calls f(term, first, end) for the terms that have some of the tiles from `from` on, and which of theirs these are.
 template <class S, class F>
@@ -191,11 +193,13 @@ template <class S>
 void add_outer_products(Outers<S> terms, const MatrixMap<S>& a, const Panels& panels, Span columns,
                         Part part) {
   S copy[depth_block * Tiles<S>::packets * width_of<FullPacket<S>>];
-  const auto left = [&]<class P>(Index panel, Index k) -> const S* {
+  const auto left = [&]<class P>(Task<S>& task, Index panel, Index k) {
     const S* from = a.data() + panels.row(panel) + k * a.outerStride();
     const Index packets = panels.packets(panel), last = panels.valid(panel, packets - 1);
-    if (a.outerStride() == packets * width_of<P> && last == width_of<P>) return from;  // it is a panel
-    // What is at work is copied to one: A's columns may lie far apart, and its last rows be no whole packet.
+    task.left = task.ahead = from;
+    task.next = a.outerStride();
+    if (last == width_of<P> && task.next <= near / Index{sizeof(S)}) return;
+    // What is at work is copied to a panel: A's columns may lie far apart, and its last rows be no whole packet.
     S* to = copy;
     const First<P> rest(last);
     for (Index c = 0; c < std::min(depth_block, columns.end - k); ++c, from += a.outerStride()) {
@@ -204,13 +208,14 @@ void add_outer_products(Outers<S> terms, const MatrixMap<S>& a, const Panels& pa
       Eigen::internal::pstoreu(to, rest.load(from + (packets - 1) * width_of<P>));
       to += width_of<P>;
     }
-    return copy;
+    task.left = task.ahead = copy;
+    task.next = packets * width_of<P>;
   };
   constexpr Index all = std::numeric_limits<Index>::max();  // A is copied once
   with_packet<S>(panels.width(), [&]<class P>(P*) {
     outer_products<S>(terms, panels, columns, part, all, nullptr,
                       [&](Task<S>& task, Index panel, Index, Index k, Index) {
-                        task.left = task.ahead = left.template operator()<P>(panel, k);
+                        left.template operator()<P>(task, panel, k);
                       });
   });
 }
