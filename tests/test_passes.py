@@ -135,6 +135,45 @@ def test_every_elementwise_operation_in_a_chain(name: str, operands: int, dtype:
         assert np.abs(array - expected[what]).max() <= tolerance * scale, what
 
 
+@pytest.mark.parametrize("lanes", [1, 3])
+@pytest.mark.parametrize("rows", [2, 16])
+@pytest.mark.parametrize("cycle", [False, True])
+@pytest.mark.parametrize("of_last", ["all", "stopped", "none"])
+def test_a_chain_that_begins_a_gradient(of_last: str, cycle: bool, rows: int, lanes: int) -> None:
+    """A chain that reads all rows of a product writes their gradient, also where none comes."""
+
+    def frame(bp: bptt.BPTT, depth: str) -> Any:
+        x, y = bp.placeholder((2, lanes)), bp.placeholder((rows, lanes))
+        past = bp.get_past_variable("h", np.zeros((rows, lanes))) if cycle else None
+        sums = bptt.layers.dense(bp, x, 3 * rows, name="sums")
+        if past is not None:
+            sums = sums + bptt.layers.dense(bp, past, 3 * rows, name="back")
+        a, b, c = (sums[k * rows : (k + 1) * rows] for k in range(3))
+        stopped = bptt.stop_gradient(c)
+        c = {"all": c, "stopped": stopped, "none": stopped * 0.0}[of_last]
+        h = bptt.tanh(a) * bptt.sigmoid(b) + bptt.tanh(c)
+        if past is not None:
+            h = bp.name_variable("h", h)
+        return x, y, h
+
+    def answer() -> dict[str, Any]:
+        bp = bptt.BPTT(seed=5)
+        x, y, h = bp.generate_graphs(frame, num_loops=6)[bp.DEEP]
+        rng = np.random.default_rng(6)
+        data = [rng.normal(size=(6, *each.shape)) for each in (x, y)]
+        loss = bptt.reduce_mean(bptt.square(h - y))
+        found = frames.gradients_of_everything(bp, loss, bp.generate_feed_dict(bp.DEEP, data, 2))
+        again = frames.gradients_of_everything(bp, loss, bp.generate_feed_dict(bp.DEEP, data, 2))
+        for what, array in found.items():  # what the first window left behind is not read
+            np.testing.assert_array_equal(array, again[what])
+        return found
+
+    with as_traced():
+        expected = answer()
+    for what, array in answer().items():
+        np.testing.assert_allclose(array, expected[what], rtol=1e-5, atol=1e-7, err_msg=what)
+
+
 FROZEN: dict[str, list[str]] = {
     "two gates": ["*/W_xi", "*/W_hi", "*/b_i", "*/W_xc"],
     "a matrix of all gates": ["*/W_h?"],

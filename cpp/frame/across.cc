@@ -11,8 +11,7 @@ std::size_t at(int index) {
 
 /// The outputs of one operation, given the rest.
 Across made(const Graph& graph, const Node& node, const std::vector<Across>& all, bool masks) {
-  Call call{{}, node.attributes};
-  for (const Value v : node.inputs) call.inputs.push_back(graph.info(v).signature);
+  const Call call = graph.call(node);
   const auto any = [&](Across kind) {
     return std::ranges::any_of(node.inputs, [&](Value v) { return all[at(v)] == kind; });
   };

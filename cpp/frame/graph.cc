@@ -158,6 +158,12 @@ const ValueInfo& Graph::info(Value v) const {
   return values_[static_cast<std::size_t>(v)];
 }
 
+Call Graph::call(const Node& node) const {
+  Call call{{}, node.attributes};
+  for (const Value v : node.inputs) call.inputs.push_back(info(v).signature);
+  return call;
+}
+
 const Recurrence* Graph::recurrence_of_past(Value v) const {
   const ValueInfo& value = info(v);
   return value.source == Source::Past ? &recurrences_[static_cast<std::size_t>(value.origin)] : nullptr;

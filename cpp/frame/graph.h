@@ -117,7 +117,7 @@ struct OpType {
   bool (*rereads)(const Attributes&) = [](const Attributes&) { return true; };
 
   /// Whether backward can write the gradient of this input, of all frames that it is asked for, in place of adding to it.
-  bool (*begins)(const Attributes&, std::size_t input) = [](const Attributes&, std::size_t) { return false; };
+  bool (*begins)(const Call&, std::size_t input) = [](const Call&, std::size_t) { return false; };
 
   /// Of a cell: what its gates are called.
   std::vector<std::string> gates = {};
@@ -167,6 +167,8 @@ class Graph {
   Value tie(Value past, Value value, const OpType& expand);
 
   const ValueInfo& info(Value) const;
+  /// A node as its type sees it.
+  Call call(const Node&) const;
   Shape shape(Value v) const { return info(v).signature.shape; }
   Extent extent(Value v) const { return info(v).signature.extent; }
   Value size() const { return static_cast<Value>(values_.size()); }

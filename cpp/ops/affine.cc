@@ -232,8 +232,8 @@ const Registered& affine() {
     made.split = by_lanes;
     made.divides = true;
     made.rereads = [](const Attributes&) { return false; };
-    made.begins = [](const Attributes& attributes, std::size_t input) {
-      return static_cast<Index>(input) < std::get<Index>(attributes.at("terms"));
+    made.begins = [](const Call& call, std::size_t input) {
+      return static_cast<Index>(input) < call.integer("terms");
     };
     made.make32 = make<float>;
     made.make64 = make<double>;

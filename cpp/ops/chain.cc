@@ -78,6 +78,13 @@ template <class S>
 void copy(const Cut<S>& cut, const S* from, S* to) {
   cut.packets([&](Index i, auto first) { Eigen::internal::pstoreu(to + i, first.load(from + i)); });
 }
+/// Back from where there are whole packets.
+template <class S>
+void write(const Cut<S>& cut, const S* from, S* to) {
+  cut.packets([&](Index i, auto first) {
+    first.store(to + i, Eigen::internal::ploadu<typename Cut<S>::P>(from + i));
+  });
+}
 template <class S>
 void add(const Cut<S>& cut, const S* from, S* to) {
   cut.packets([&](Index i, auto first) {
@@ -123,7 +130,12 @@ class Port {
     bptt::copy<S>(block, at(block), room);
   }
 
-  /// The other way: adds what came for a block.
+  /// The other way: writes what came for a block, where no number stands for many.
+  template <bool frame>
+  void write(const Block<S, frame>& block, const S* from) const {
+    plain(block) ? bptt::write<S>(block, from, at(block)) : spread(block, at(block), from);
+  }
+  /// Or adds it.
   template <bool frame>
   void add(const Block<S, frame>& block, const S* from) const {
     plain(block) ? bptt::add<S>(block, from, at(block)) : scatter(block, at(block), from);
@@ -141,6 +153,10 @@ class Port {
                 : bptt::copy<S>(piece, from, room + offset);
     });
     return room;
+  }
+  BPTT_APART void spread(const Cut<S>& cut, S* place, const S* from) const {
+    each(cut, place,
+         [&](const Cut<S>& piece, S* to, Index offset) { bptt::write<S>(piece, from + offset, to); });
   }
   BPTT_APART void scatter(const Cut<S>& cut, S* place, const S* from) const {
     each(cut, place, [&](const Cut<S>& piece, S* to, Index offset) {
@@ -224,9 +240,7 @@ class Chain final : public Operation<S> {
       }
       if (block.whole()) return;
       for (const Step& step : steps_)
-        if (S* const to = step.kept + first; step.kept)
-          block.packets(
-              [&, from = at[step.y]](Index i, auto rest) { rest.store(to + i, rest.load(from + i)); });
+        if (step.kept) write<S>(block, at[step.y], step.kept + first);
     });
   }
 
@@ -251,12 +265,14 @@ class Chain final : public Operation<S> {
       const RowRule<S>* rule;
       RowBack row;
     };
-    std::vector<bool> needs = {};     // by value: its numbers are looked at
-    std::vector<Port<S>> there = {};  // those of them that are in memory, in order
-    std::vector<Step> again = {};     // those to compute once more, in order
-    std::vector<Port<S>> first = {};  // gradients of outputs that come from outside
-    std::vector<Turn> turns = {};     // in order
-    std::vector<Port<S>> last = {};   // gradients of loads
+    std::vector<bool> needs = {};        // by value: its numbers are looked at
+    std::vector<Port<S>> there = {};     // those of them that are in memory, in order
+    std::vector<Step> again = {};        // those to compute once more, in order
+    std::vector<Port<S>> first = {};     // gradients of outputs that come from outside
+    std::vector<Turn> turns = {};        // in order
+    std::vector<Port<S>> last = {};      // gradients of loads
+    std::vector<Port<S>> fresh = {};     // and those that are written
+    std::vector<std::size_t> none = {};  // of the latter, what nothing came for
 
     Back() = default;
     Back(const Chain& chain, const ChainCode& code, const std::vector<Tensor<S>>& tensors, bool constants)
@@ -290,9 +306,14 @@ class Chain final : public Operation<S> {
         if (step.binary() && step.rule->reads_b) needs[step.b] = true;
         turns.push_back({step.rule, row});
       }
-      for (std::size_t v = 0; v < loads; ++v)
-        if (leads[v] && came[v])
-          last.emplace_back(tensors[v].gradient, tensors[v], code.loads[v].start, chain.y_.shape, v);
+      for (std::size_t v = 0; v < loads; ++v) {
+        if (!leads[v]) continue;
+        const bool begun = tensors[v].fresh;
+        if (begun && !came[v]) none.push_back(v);
+        if (begun || came[v])
+          (begun ? fresh : last)
+              .emplace_back(tensors[v].gradient, tensors[v], code.loads[v].start, chain.y_.shape, v);
+      }
     }
 
     /// Once it is known what is kept: what has to be computed again, and what that takes.
@@ -337,7 +358,7 @@ class Chain final : public Operation<S> {
   }
 
   void add_gradients(const Range& r, const Back& back) {
-    if (back.turns.empty()) return;
+    if (back.last.empty() && back.fresh.empty()) return;
     each_block(r, [&](const auto& block) {
       alignas(64) S local[local_size];
       S* at[most_values];
@@ -350,6 +371,8 @@ class Chain final : public Operation<S> {
       }
       for (const Port<S>& dy : back.first) dy.copy(block, slot(gradients, dy.slot, n));
       for (const auto& [rule, row] : back.turns) rule->backward(row, at, gradients, n);
+      for (const std::size_t v : back.none) std::fill_n(slot(gradients, v, n), n, S(0));
+      for (const Port<S>& dx : back.fresh) dx.write(block, slot(gradients, dx.slot, n));
       for (const Port<S>& dx : back.last) dx.add(block, slot(gradients, dx.slot, n));
     });
   }
@@ -390,6 +413,20 @@ const Registered& chain() {
       return std::vector<Signature>(code.outputs.size(), {code.shape, Extent::Frame});
     };
     made.cost = 16;
+    // All rows of the input are loaded, once each.
+    made.begins = [](const Call& call, std::size_t input) {
+      const ChainCode code = ChainCode::from(call.attributes);
+      const Shape x = call.inputs[input].shape;
+      std::vector<bool> loaded(at(x.features));
+      Index rows = 0;
+      for (const auto& [from, start] : code.loads) {
+        if (at(from) != input) continue;
+        if (x.batch != code.shape.batch || start + code.shape.features > x.features) return false;
+        rows += code.shape.features;
+        std::fill_n(loaded.begin() + start, code.shape.features, true);
+      }
+      return rows == x.features && std::ranges::find(loaded, false) == loaded.end();
+    };
     made.split = by_lanes;
     made.make32 = make<float>;
     made.make64 = make<double>;

@@ -207,6 +207,7 @@ struct UnaryOp {
       require_inputs(call, Rule::name, 1);
       return {call.inputs[0]};
     };
+    type.begins = begins_first;
     type.examples = {with_domain<Rule>({{{1, 1}}}), with_domain<Rule>({{{3, 2}}}),
                      with_domain<Rule>({{{37, 9}}})};
     return type;
@@ -240,6 +241,10 @@ struct BinaryOp {
       return {{{broadcast(a.features, b.features, call, Rule::name),
                 broadcast(a.batch, b.batch, call, Rule::name)},
                call.extent()}};
+    };
+    type.begins = [](const Call& call, std::size_t input) {
+      const Shape a = call.inputs[0].shape, b = call.inputs[1].shape;
+      return call.inputs[input].shape == Shape{std::max(a.features, b.features), std::max(a.batch, b.batch)};
     };
     for (const auto& [a, b] : std::vector<std::pair<Shape, Shape>>{{{1, 1}, {1, 1}},
                                                                    {{3, 2}, {3, 2}},

@@ -141,7 +141,7 @@ const Register<MatMul> matmul{{
         },
     .linear = LinearIn::Each,
     .divides = true,
-    .begins = [](const Attributes&, std::size_t input) { return input == 1; },
+    .begins = [](const Call&, std::size_t input) { return input == 1; },
 }};
 
 /// y = x^T at every frame.

@@ -196,7 +196,7 @@ inline Split by_lanes(const Call&) {
 }
 
 /// For OpType::begins, where it is the first.
-inline bool begins_first(const Attributes&, std::size_t input) {
+inline bool begins_first(const Call&, std::size_t input) {
   return input == 0;
 }
 

@@ -22,10 +22,8 @@ Allowed allowed(const Graph& graph, const Stage& stage, Index line) {
   Allowed all;
   for (const int n : stage.nodes) {
     const Node& node = graph.nodes()[at(n)];
-    Call call{{}, node.attributes};
     const auto value = [&](Value v, bool input) {
       const Signature& signature = graph.info(v).signature;
-      if (input) call.inputs.push_back(signature);
       if (input && signature.extent == Extent::Constant) return;
       if (signature.extent != Extent::Frame) all.split = Split::None;
       const auto [features, batch] = signature.shape;
@@ -35,7 +33,7 @@ Allowed allowed(const Graph& graph, const Stage& stage, Index line) {
     };
     for (const Value v : node.inputs) value(v, true);
     for (const Value v : node.outputs) value(v, false);
-    all.split = std::min(all.split, node.type->split(call));
+    all.split = std::min(all.split, node.type->split(graph.call(node)));
     all.loops |= !node.type->loops.empty();
   }
   return all;

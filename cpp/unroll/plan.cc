@@ -74,7 +74,7 @@ int Plan::begins_gradient(const Graph& graph, const Request& request, Value v) c
   const Node& node = graph.nodes()[at(first)];
   const auto input = std::ranges::find(node.inputs, v) - node.inputs.begin();
   const bool once = std::ranges::count(node.inputs, v) == 1;
-  return once && node.type->begins(node.attributes, static_cast<std::size_t>(input)) ? first : -1;
+  return once && node.type->begins(graph.call(node), static_cast<std::size_t>(input)) ? first : -1;
 }
 
 std::vector<bool> Plan::wanted_gradients(const Graph& graph, const Request& request) {
