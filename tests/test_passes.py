@@ -174,6 +174,30 @@ def test_a_chain_that_begins_a_gradient(of_last: str, cycle: bool, rows: int, la
         np.testing.assert_allclose(array, expected[what], rtol=1e-5, atol=1e-7, err_msg=what)
 
 
+@pytest.mark.parametrize("lanes", [1, 3])
+@pytest.mark.parametrize("rows", [1, 3, 20])
+def test_a_weight_that_meets_two_values_of_one_sum(rows: int, lanes: int) -> None:
+    """Its gradient is the sum of what comes from either."""
+
+    def frame(bp: bptt.BPTT, depth: str) -> Any:
+        x, z = bp.placeholder((2, lanes)), bp.placeholder((2, lanes))
+        w = bp.get_variable("W", (rows, 2))
+        return x, z, bptt.tanh(w @ x + w @ z)
+
+    def answer() -> dict[str, Any]:
+        bp = bptt.BPTT(seed=7)
+        x, z, h = bp.generate_graphs(frame, num_loops=5)[bp.DEEP]
+        rng = np.random.default_rng(8)
+        data = [rng.normal(size=(5, *each.shape)) for each in (x, z)]
+        feed = bp.generate_feed_dict(bp.DEEP, data, 2)
+        return frames.gradients_of_everything(bp, bptt.reduce_sum(h), feed)
+
+    with as_traced():
+        expected = answer()
+    for what, array in answer().items():
+        np.testing.assert_allclose(array, expected[what], rtol=1e-5, atol=1e-6, err_msg=what)
+
+
 FROZEN: dict[str, list[str]] = {
     "two gates": ["*/W_xi", "*/W_hi", "*/b_i", "*/W_xc"],
     "a matrix of all gates": ["*/W_h?"],

@@ -1,5 +1,6 @@
 #include "kernel/product.h"
 
+#include <array>
 #include <limits>
 
 namespace bptt {
@@ -108,6 +109,63 @@ void outer_products(std::span<const Outer<S>> terms, const Panels& panels, Span 
   }
 }
 
+/// So few steps, and packets of sums, are done in line: that takes less than to set out tiles.
+constexpr Index few_steps = 16, few_sums = 64;
+
+/// How many packets of a panel that is alone have rows in y.
+template <class S>
+Index packets_of(const Outer<S>& term, const Panels& panels) {
+  return std::min(term.packets.end, panels.packets(0)) - term.packets.begin;
+}
+
+template <class S>
+bool are_few(std::span<const Outer<S>> terms, const Panels& panels, Span columns) {
+  return panels.count() == 1 && columns.end - columns.begin <= few_steps &&
+         std::ranges::all_of(terms, [&](const Outer<S>& term) {
+           return term.y.cols() * packets_of(term, panels) <= few_sums;
+         });
+}
+
+/// Then: a panel that is alone, of which left(v, k) is the v-th packet of column k. All sums of a term are there before the
+/// first is written, since columns of y lie nearer to one another than packets reach (as in a tile).
+template <class P, class S, class Left>
+void add_in_line(std::span<const Outer<S>> terms, const Panels& panels, Span columns, const Left left) {
+  using namespace Eigen::internal;
+  constexpr Index W = width_of<P>;
+  const Index apart = panels.packet(), steps = columns.end - columns.begin;
+  S sums[few_sums * W];
+  for (const Outer<S>& term : terms)
+    constant<Tiles<S>::packets>(packets_of(term, panels), [&](auto V) BPTT_INLINED {
+      constexpr int most = V == 1 ? 4 : V == 2 ? 2 : 1;  // columns at a time
+      First<P> first[V];
+      unrolled<V>([&](auto v) { first[v] = First<P>(panels.valid(0, v)); });
+      const Index outer = term.outer, cols = term.y.cols(), next = term.y.outerStride();
+      S* const y = const_cast<S*>(term.y.data());
+      for (Index c = 0; c < cols; c += most)
+        constant<most>(std::min<Index>(most, cols - c), [&](auto C) BPTT_INLINED {
+          PacketBlock<P, V> block[C];
+          const auto each = [&](auto&& f) BPTT_INLINED {
+            unrolled<C>([&](auto i) BPTT_INLINED {
+              unrolled<V>([&](auto v) BPTT_INLINED { f(i, v, block[i].packet[v]); });
+            });
+          };
+          each([&](auto i, auto v, P& sum)
+                   BPTT_INLINED { sum = first[v].load(y + (c + i) * next + v * apart); });
+          const S* b = term.b + columns.begin * outer + c;
+          for (Index k = 0; k < steps; ++k, b += outer)
+            each([&](auto i, auto v, P& sum) BPTT_INLINED {
+              sum = pmadd(left(term.packets.begin + v, columns.begin + k), pset1<P>(b[i]), sum);
+            });
+          each([&](auto i, auto v, const P& sum)
+                   BPTT_INLINED { pstoreu(sums + ((c + i) * V + v) * W, sum); });
+        });
+      for (Index c = 0; c < cols; ++c)
+        unrolled<V>([&](auto v) BPTT_INLINED {
+          first[v].store(y + c * next + v * apart, ploadu<P>(sums + (c * V + v) * W));
+        });
+    });
+}
+
 }  // namespace
 
 template <class S>
@@ -180,6 +238,13 @@ void Factor<S>::pack_transposed(const Block& block, Index row, Index valid, S* t
 
 template <class S>
 void add_outer_products(Outers<S> terms, const Panelled<S>& a, Span columns, Part part) {
+  if (are_few<S>(terms, a.panels, columns))
+    return part.index > 0 ? void() : with_packet<S>(a.panels.width(), [&]<class P>(P*) {
+      add_in_line<P, S>(terms, a.panels, columns,
+                        [from = a.data, height = a.panels.height(0)](Index v, Index k) BPTT_INLINED {
+                          return Eigen::internal::ploadu<P>(from + k * height + v * width_of<P>);
+                        });
+    });
   S room[depth_block * outer_block];
   outer_products<S>(terms, a.panels, columns, part, outer_block / Tiles<S>::columns, room,
                     [&](Task<S>& task, Index panel, Index next, Index k, Index tiles) {
@@ -192,6 +257,15 @@ void add_outer_products(Outers<S> terms, const Panelled<S>& a, Span columns, Par
 template <class S>
 void add_outer_products(Outers<S> terms, const MatrixMap<S>& a, const Panels& panels, Span columns,
                         Part part) {
+  if (are_few<S>(terms, panels, columns))
+    return part.index > 0 ? void() : with_packet<S>(panels.width(), [&]<class P>(P*) {
+      std::array<First<P>, Tiles<S>::packets> real;
+      unrolled<Tiles<S>::packets>([&](auto v) { real[v] = First<P>(panels.valid(0, v)); });
+      add_in_line<P, S>(terms, panels, columns,
+                        [real, from = a.data(), outer = a.outerStride()](Index v, Index k) BPTT_INLINED {
+                          return real[static_cast<std::size_t>(v)].load(from + k * outer + v * width_of<P>);
+                        });
+    });
   S copy[depth_block * Tiles<S>::packets * width_of<FullPacket<S>>];
   const auto left = [&]<class P>(Task<S>& task, Index panel, Index k) {
     const S* from = a.data() + panels.row(panel) + k * a.outerStride();
