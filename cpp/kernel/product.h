@@ -78,17 +78,23 @@ class Factor {
 
   /// Appends W, and says which its first column is. Rows that it lacks are zero.
   Index add(const MatrixMap<S>& w) {
-    add({w, false, {}, {0, 0}, w.cols()});
-    return packed_.columns - w.cols();
+    const Index first = packed_.columns;
+    if (follows(w)) {
+      blocks_.back().depth += w.cols();
+      packed_.columns += w.cols();
+    } else {
+      add(Block{w, false, {}, {0, 0}, w.cols()});
+    }
+    return first;
   }
   /// Appends W^T.
-  void add_transposed(const MatrixMap<S>& w) { add({w, true, {}, {0, 0}, w.rows()}); }
+  void add_transposed(const MatrixMap<S>& w) { add(Block{w, true, {}, {0, 0}, w.rows()}); }
   /// Appends W^T, its columns taken in the order in which the `pieces` of something in `panels` give their numbers; the
   /// first of `packets` stands for the first rows of W.
   void add_transposed(const MatrixMap<S>& w, const Panels& panels, Span packets) {
     Index depth = 0;
     for (Index p = 0; p < panels.count(); ++p) depth += panels.depth(p, packets);
-    add({w, true, panels, packets, depth});
+    add(Block{w, true, panels, packets, depth});
   }
 
   const Panels& panels() const { return packed_.panels; }
@@ -179,12 +185,21 @@ class Factor {
     bool transposed;
     Panels order;  // of the depth, if there are packets in it
     Span packets;  // of each panel of `order`
-    Index depth;
+    Index depth;   // its columns, and those of matrices that follow it in memory
   };
 
   void add(const Block& block) {
     blocks_.push_back(block);
     packed_.columns += block.depth;
+  }
+
+  /// Whether W's columns lie in memory behind those that came before.
+  bool follows(const MatrixMap<S>& w) const {
+    if (blocks_.empty()) return false;
+    const Block& before = blocks_.back();
+    return !before.transposed && before.w.data() && before.w.rows() == w.rows() &&
+           before.w.outerStride() == w.outerStride() &&
+           before.w.data() + before.depth * w.outerStride() == w.data();
   }
 
   /// To the numbers of y that a panel makes.

@@ -133,7 +133,7 @@ class RecurrentProduct {
   }
 
   void pack() {
-    before_.pack();
+    if (apart_) before_.pack();
     each_.pack();
   }
 
