@@ -97,14 +97,21 @@ struct Panelled {
   Index size() const { return panels.height() * columns; }
   /// Columns are used again after the last.
   S* at(Index panel, Index column) const {
-    if (column >= columns) column %= columns;
+    column = within(column);
     return data + panels.place(panel, columns) + column * panels.height(panel);
   }
   /// The same where all panels hold so many numbers of a column.
   template <Index height>
   S* at(Index panel, Index column) const {
-    if (column >= columns) column %= columns;
+    column = within(column);
     return data + (panel * columns + column) * height;
+  }
+
+ private:
+  /// Of a single one, as a lane alone has it, no division says which.
+  Index within(Index column) const {
+    if (column < columns) return column;
+    return columns == 1 ? 0 : column % columns;
   }
 };
 
