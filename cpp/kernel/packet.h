@@ -4,6 +4,7 @@
 #include <Eigen/Core>
 #include <algorithm>
 #include <cstddef>
+#include <utility>
 
 #include "kernel/unrolled.h"
 
@@ -128,15 +129,28 @@ void for_each_packet(F&& f) {
   if constexpr (width_of<P> >= 16) f(static_cast<HalfOf<HalfOf<P>>*>(nullptr));
 }
 
-/// How wide packets should be for so many rows: as few packets as there can be, and those no wider than they need to be.
+/// Whether packets of 512 bits take this processor two turns: AMD's Zen 4.
+inline bool halves_widest() {
+#if defined(EIGEN_VECTORIZE_AVX512) && defined(__GNUC__)
+  static const bool halves = __builtin_cpu_is("amdfam19h");
+  return halves;
+#else
+  return false;
+#endif
+}
+
+/// How wide packets should be for so many rows: those that take the fewest turns; of these as few packets as there can be,
+/// no wider than they need to be.
 template <class S>
 Index packet_width(Index rows) {
-  Index best = 0, fewest = 0;
+  Index best = 0;
+  std::pair<Index, Index> least;  // turns and packets
   for_each_packet<S>([&]<class P>(P*) {
     const Index packets = (rows + width_of<P> - 1) / width_of<P>;
-    if (best && packets > fewest) return;
+    const std::pair cost(sizeof(P) == 64 && halves_widest() ? 2 * packets : packets, packets);
+    if (best && cost > least) return;
     best = width_of<P>;
-    fewest = packets;
+    least = cost;
   });
   return best;
 }

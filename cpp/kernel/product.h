@@ -156,6 +156,8 @@ class Factor {
   BPTT_INLINED void column(const std::vector<Right<S>>& b, const Panelled<S>& y, Begin begin, Index column,
                            Span which, After&& after) const {
     using namespace Eigen::internal;
+    // Of narrow packets a panel takes so many instructions that its product hardly overlaps what is made of the one before.
+    constexpr bool split = !single && sizeof(P) < 64;
     if constexpr (V > 0) {
       const auto from = [&](Index panel) BPTT_INLINED {
         return load_block<P, V>(begin == Begin::Y      ? y.template at<of * width_of<P>>(panel, column)
@@ -167,8 +169,10 @@ class Factor {
           [&](Index panel, const PacketBlock<P, V>& sums) BPTT_INLINED {
             S* const to = y.template at<of * width_of<P>>(panel, column);
             unrolled<V>([&](auto v) BPTT_INLINED { pstoreu(to + v * width_of<P>, sums.packet[v]); });
-            after(panel, column, Index{1});
+            if constexpr (!split) after(panel, column, Index{1});
           });
+      if constexpr (split)
+        for (Index panel = which.begin; panel < which.end; ++panel) after(panel, column, Index{1});
     } else {
       for (Index panel = which.begin; panel < which.end; ++panel) {
         Task<S> task{};
