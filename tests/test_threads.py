@@ -264,8 +264,7 @@ def test_many_streams_of_one_net() -> None:
         np.random.default_rng(n).normal(size=(200, 2, 3)).astype(np.float32) for n in range(4)
     ]
 
-    def stream(values: np.ndarray) -> np.ndarray:
-        stepper = run.bp.stepper(own_state=True)
+    def stream(stepper: Any, values: np.ndarray) -> np.ndarray:
         outputs = []
         for value in values:
             stepper.inputs[0][...] = value
@@ -273,8 +272,13 @@ def test_many_streams_of_one_net() -> None:
             outputs.append(stepper.output.copy())
         return np.array(outputs)
 
-    expected = [stream(values) for values in inputs]
-    results = [in_thread(lambda values=values: stream(values)) for values in inputs]
+    def steppers() -> list[Any]:  # made by one thread, which has the net to itself for that
+        return [run.bp.stepper(own_state=True) for _ in inputs]
+
+    expected = [stream(*each) for each in zip(steppers(), inputs, strict=True)]
+    results = [
+        in_thread(lambda each=each: stream(*each)) for each in zip(steppers(), inputs, strict=True)
+    ]
     for result, alone in zip(results, expected, strict=True):
         assert_identical(result(), alone)
 
@@ -421,7 +425,15 @@ def lstm_of(peephole: str | None, cell: Callable[..., Any]) -> Cell:
     return lambda bp, x: cell(bp, x, 20, peephole=peephole, layer_index=0)[1]
 
 
+def one_weight(bp: bptt.BPTT, x: Any) -> Any:
+    """It meets two inputs of one sum, and is wide enough for its gradient to be shared."""
+    w = bp.get_variable("W", (60, 60))
+    a, b = (bptt.layers.dense(bp, x, 60, name=name) for name in "ab")
+    return bptt.tanh(w @ a + w @ b)
+
+
 CELLS: dict[str, Cell] = {
+    "one weight": one_weight,
     "rnn": lambda bp, x: bptt.layers.rnn(bp, x, 33, output=True),
     "gru after": lambda bp, x: bptt.layers.gru(bp, x, 20),
     "gru before": lambda bp, x: bptt.layers.gru(bp, x, 70, reset="before"),

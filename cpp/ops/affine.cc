@@ -1,5 +1,6 @@
 #include "ops/affine.h"
 
+#include <set>
 #include <sstream>
 
 #include "ops/recurrent.h"
@@ -109,6 +110,10 @@ class Affine final : public Operation<S> {
     b.scratch.take(left_);
     for (const Tensor<S>& x : x_) right_.push_back({x.value, x.shape.features, 1, x.outer});
     if (columns_.size() > terms) right_.push_back({&one, 1, 0, 0});
+    std::set<const S*> summed;
+    for (const Column<S>& column : columns_)
+      for (const auto& [row, weight, panels] : column.blocks)
+        if (weight.gradient) repeated_ |= !summed.insert(weight.gradient).second;
     for (std::size_t k = 0; k < columns_.size(); ++k)
       if (const Tensor<S>& w = columns_[k].whole; !columns_[k].copied && w.gradient)
         together_.push_back({w.gradients(0), all_packets, right_[k].data, right_[k].column});
@@ -129,6 +134,10 @@ class Affine final : public Operation<S> {
   void backward(const Range& r) override { backward_(*this, r); }
 
   void accumulate(const Range& r, Part part) override {
+    if (repeated_) {
+      if (part.index > 0) return;
+      part = {};
+    }
     const Span columns{r.begin * y_.shape.batch, r.end * y_.shape.batch};
     const MatrixMap<S> dy = y_.gradients(Range{0, r.end});
     add_outer_products<S>(together_, dy, left_.panels(), columns, part);
@@ -200,6 +209,7 @@ class Affine final : public Operation<S> {
   std::vector<Back<S>> back_;
   std::vector<Outer<S>> together_;  // whose gradients are summed in one pass over y's
   std::vector<Right<S>> right_;
+  bool repeated_ = false;  // a weight meets several inputs: all sums of its gradient are one thread's
   Pass forward_ = &Affine::template forward<FullPacket<S>, 0>,
        backward_ = &Affine::template backward<FullPacket<S>, 0>;
 };
