@@ -108,7 +108,7 @@ struct Panelled {
   }
 
  private:
-  /// Of a single one, as a lane alone has it, no division says which.
+  /// A lane alone may have a single one: then nothing is divided, which takes as long as a packet's activation.
   Index within(Index column) const {
     if (column < columns) return column;
     return columns == 1 ? 0 : column % columns;

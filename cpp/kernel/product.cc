@@ -1,6 +1,5 @@
 #include "kernel/product.h"
 
-#include <array>
 #include <limits>
 
 namespace bptt {
@@ -12,7 +11,7 @@ constexpr Index depth_block = 512, outer_block = 48;
 /// Memory is found by pages of so many bytes: a few at a time.
 constexpr Index page = 4096;
 /// Columns that begin at most so many bytes apart are read where they lie.
-constexpr Index near = page / 4;
+constexpr Index apart = page / 4;
 
 /// Calls f(term, first, end) for the terms that have some of the tiles from `from` on, and which of theirs these are.
 template <class S, class F>
@@ -126,13 +125,14 @@ bool are_few(std::span<const Outer<S>> terms, const Panels& panels, Span columns
          });
 }
 
-/// Then: a panel that is alone, of which left(v, k) is the v-th packet of column k. All sums of a term are there before the
-/// first is written, since columns of y lie nearer to one another than packets reach (as in a tile).
+/// Then: a panel that is alone, of which left(first, v, k) is the v-th packet of column k, and its real numbers are the
+/// `first`. All sums of a term are there before the first is written: where packets reach over into the next column, its load
+/// would wait for their stores (as in a tile).
 template <class P, class S, class Left>
 void add_in_line(std::span<const Outer<S>> terms, const Panels& panels, Span columns, const Left left) {
   using namespace Eigen::internal;
   constexpr Index W = width_of<P>;
-  const Index apart = panels.packet(), steps = columns.end - columns.begin;
+  const Index packet = panels.packet(), steps = columns.end - columns.begin;
   S sums[few_sums * W];
   for (const Outer<S>& term : terms)
     constant<Tiles<S>::packets>(packets_of(term, panels), [&](auto V) BPTT_INLINED {
@@ -150,18 +150,18 @@ void add_in_line(std::span<const Outer<S>> terms, const Panels& panels, Span col
             });
           };
           each([&](auto i, auto v, P& sum)
-                   BPTT_INLINED { sum = first[v].load(y + (c + i) * next + v * apart); });
+                   BPTT_INLINED { sum = first[v].load(y + (c + i) * next + v * packet); });
           const S* b = term.b + columns.begin * outer + c;
           for (Index k = 0; k < steps; ++k, b += outer)
             each([&](auto i, auto v, P& sum) BPTT_INLINED {
-              sum = pmadd(left(term.packets.begin + v, columns.begin + k), pset1<P>(b[i]), sum);
+              sum = pmadd(left(first[v], term.packets.begin + v, columns.begin + k), pset1<P>(b[i]), sum);
             });
           each([&](auto i, auto v, const P& sum)
                    BPTT_INLINED { pstoreu(sums + ((c + i) * V + v) * W, sum); });
         });
       for (Index c = 0; c < cols; ++c)
         unrolled<V>([&](auto v) BPTT_INLINED {
-          first[v].store(y + c * next + v * apart, ploadu<P>(sums + (c * V + v) * W));
+          first[v].store(y + c * next + v * packet, ploadu<P>(sums + (c * V + v) * W));
         });
     });
 }
@@ -240,10 +240,10 @@ template <class S>
 void add_outer_products(Outers<S> terms, const Panelled<S>& a, Span columns, Part part) {
   if (are_few<S>(terms, a.panels, columns))
     return part.index > 0 ? void() : with_packet<S>(a.panels.width(), [&]<class P>(P*) {
-      add_in_line<P, S>(terms, a.panels, columns,
-                        [from = a.data, height = a.panels.height(0)](Index v, Index k) BPTT_INLINED {
-                          return Eigen::internal::ploadu<P>(from + k * height + v * width_of<P>);
-                        });
+      add_in_line<P, S>(
+          terms, a.panels, columns,
+          [from = a.data, height = a.panels.height(0)](const First<P>&, Index v, Index k)
+              BPTT_INLINED { return Eigen::internal::ploadu<P>(from + k * height + v * width_of<P>); });
     });
   S room[depth_block * outer_block];
   outer_products<S>(terms, a.panels, columns, part, outer_block / Tiles<S>::columns, room,
@@ -259,12 +259,9 @@ void add_outer_products(Outers<S> terms, const MatrixMap<S>& a, const Panels& pa
                         Part part) {
   if (are_few<S>(terms, panels, columns))
     return part.index > 0 ? void() : with_packet<S>(panels.width(), [&]<class P>(P*) {
-      std::array<First<P>, Tiles<S>::packets> real;
-      unrolled<Tiles<S>::packets>([&](auto v) { real[v] = First<P>(panels.valid(0, v)); });
       add_in_line<P, S>(terms, panels, columns,
-                        [real, from = a.data(), outer = a.outerStride()](Index v, Index k) BPTT_INLINED {
-                          return real[static_cast<std::size_t>(v)].load(from + k * outer + v * width_of<P>);
-                        });
+                        [from = a.data(), outer = a.outerStride()](const First<P>& first, Index v, Index k)
+                            BPTT_INLINED { return first.load(from + k * outer + v * width_of<P>); });
     });
   S copy[depth_block * Tiles<S>::packets * width_of<FullPacket<S>>];
   const auto left = [&]<class P>(Task<S>& task, Index panel, Index k) {
@@ -272,7 +269,7 @@ void add_outer_products(Outers<S> terms, const MatrixMap<S>& a, const Panels& pa
     const Index packets = panels.packets(panel), last = panels.valid(panel, packets - 1);
     task.left = task.ahead = from;
     task.next = a.outerStride();
-    if (last == width_of<P> && task.next <= near / Index{sizeof(S)}) return;
+    if (last == width_of<P> && task.next <= apart / Index{sizeof(S)}) return;
     // What is at work is copied to a panel: A's columns may lie far apart, and its last rows be no whole packet.
     S* to = copy;
     const First<P> rest(last);

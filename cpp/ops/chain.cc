@@ -78,7 +78,7 @@ template <class S>
 void copy(const Cut<S>& cut, const S* from, S* to) {
   cut.packets([&](Index i, auto first) { Eigen::internal::pstoreu(to + i, first.load(from + i)); });
 }
-/// Back from where there are whole packets.
+/// Back from a slot, where packets are whole.
 template <class S>
 void write(const Cut<S>& cut, const S* from, S* to) {
   cut.packets([&](Index i, auto first) {
