@@ -23,6 +23,12 @@ void each_term(std::span<const Outer<S>> terms, Index from, Index count, F&& f) 
   }
 }
 
+/// How many packets of a panel have rows in y.
+template <class S>
+Index packets_of(const Outer<S>& term, const Panels& panels, Index panel) {
+  return std::min(term.packets.end, panels.packets(panel)) - term.packets.begin;
+}
+
 /// What one thread does of all panels and tiles: some of the tiles, with all panels; or, where these are few, some of the
 /// panels. So b, whose columns are read a few numbers at a time, is read by one thread alone.
 struct Share {
@@ -84,7 +90,7 @@ void outer_products(std::span<const Outer<S>> terms, const Panels& panels, Span 
         each_term(terms, from, count, [&](const Outer<S>& term, Index i, Index end) {
           MatrixMap<S> y = term.y;
           const bool alone = y.cols() == 1, gather = gathered(term);
-          const Index rows = std::min(term.packets.end, panels.packets(panel)) - term.packets.begin;
+          const Index rows = packets_of(term, panels, panel);
           right = {term.b + k * term.outer, depth, gather ? wide : term.outer, 1};
           task.left = begin + term.packets.begin * panels.width();
           task.column = y.outerStride();
@@ -111,17 +117,11 @@ void outer_products(std::span<const Outer<S>> terms, const Panels& panels, Span 
 /// So few steps, and packets of sums, are done in line: that takes less than to set out tiles.
 constexpr Index few_steps = 16, few_sums = 64;
 
-/// How many packets of a panel that is alone have rows in y.
-template <class S>
-Index packets_of(const Outer<S>& term, const Panels& panels) {
-  return std::min(term.packets.end, panels.packets(0)) - term.packets.begin;
-}
-
 template <class S>
 bool are_few(std::span<const Outer<S>> terms, const Panels& panels, Span columns) {
   return panels.count() == 1 && columns.end - columns.begin <= few_steps &&
          std::ranges::all_of(terms, [&](const Outer<S>& term) {
-           return term.y.cols() * packets_of(term, panels) <= few_sums;
+           return term.y.cols() * packets_of(term, panels, 0) <= few_sums;
          });
 }
 
@@ -135,7 +135,7 @@ void add_in_line(std::span<const Outer<S>> terms, const Panels& panels, Span col
   const Index packet = panels.packet(), steps = columns.end - columns.begin;
   S sums[few_sums * W];
   for (const Outer<S>& term : terms)
-    constant<Tiles<S>::packets>(packets_of(term, panels), [&](auto V) BPTT_INLINED {
+    constant<Tiles<S>::packets>(packets_of(term, panels, 0), [&](auto V) BPTT_INLINED {
       constexpr int most = V == 1 ? 4 : V == 2 ? 2 : 1;  // columns at a time
       First<P> first[V];
       unrolled<V>([&](auto v) { first[v] = First<P>(panels.valid(0, v)); });
